@@ -1,0 +1,68 @@
+# Every command a person needs. `make` alone lists them.
+# Each command makes the local environment .venv by itself when it is missing or out of date.
+
+# The first Python that fits; say `make PYTHON=... TARGET` to choose another.
+PYTHON ?= $(firstword $(foreach p,python3.11 python3.12 python3 python,$(if $(shell $(p) -c 'import sys; print(sys.version_info[:2] in ((3, 11), (3, 12)))' 2>/dev/null | grep True),$(p))) python3)
+VENV := $(CURDIR)/.venv
+PY := $(VENV)/bin/python
+PORT ?= 8000
+export PATH := $(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup setup-dev book serve watch test lint labs labs-check labs-run lab nbval grade bench models lock release clean
+
+help: ## list the commands
+	@echo "Large Models on Small Machines"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+setup: ## make the local environment (the other commands do this themselves)
+	@$(PYTHON) tools/setup_env.py base
+
+setup-dev:
+	@$(PYTHON) tools/setup_env.py dev
+
+book: setup ## execute and build the book, and say where to open it
+	@$(PY) tools/build_book.py
+
+serve: setup ## serve the built book on this machine (PORT=8000)
+	@$(PY) tools/serve.py --port $(PORT)
+
+watch: setup ## build, serve, and build again whenever a page changes (PORT=8000)
+	@$(PY) tools/build_book.py --watch --port $(PORT)
+
+lab: setup ## open the labs in JupyterLab
+	@cd labs && $(VENV)/bin/jupyter lab
+
+test: setup-dev ## pass all tests: lint, types, import rules, library, evidence, labs, book
+	@$(PY) tools/run_tests.py
+
+lint: setup-dev ## style, types and import rules only
+	@$(PY) tools/run_tests.py --only lint
+
+nbval: setup-dev ## run every solution and every unsolved lab with nbval
+	@$(PY) tools/run_tests.py --only nbval
+
+labs: setup ## write solutions/*.ipynb and labs/*.ipynb from solutions/*.py
+	@$(PY) tools/build_labs.py
+
+labs-check: setup ## say whether the committed notebooks are in step with their sources
+	@$(PY) tools/build_labs.py --check
+
+labs-run: setup ## execute every lab's solution with papermill; HTML reports under reports/labs
+	@$(PY) tools/run_labs.py
+
+grade: setup ## grade a folder of submissions: make grade LAB=lab01_quantization SUBMISSIONS=folder
+	@$(PY) -m edgeinfer.grading grade "$(LAB)" "$(SUBMISSIONS)" --out reports/grades
+
+bench: setup-dev ## measure the kernels and the decoder against their peers; writes benchmarks/results
+	@$(PY) benchmarks/run.py
+
+models: setup-dev ## train the shipped model family again (hours; can be interrupted and goes on)
+	@$(PY) -m edgeinfer.models.training
+
+lock: setup-dev ## freeze the tested versions of .venv into constraints.txt
+	@$(PY) tools/lock.py
+
+clean: ## remove everything that is built (not the environment)
+	@rm -rf _build reports .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache
