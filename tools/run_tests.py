@@ -14,8 +14,12 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 PYTEST = [PYTHON, "-m", "pytest"]
-WORKERS = ["-n", str(max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))),
-           "--dist", "loadfile"]
+WORKERS = [
+    "-n",
+    str(max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2))),
+    "--dist",
+    "loadfile",
+]
 
 # name -> commands. Order: the quick ones first, the book before the tests that read it.
 STAGES: dict[str, list[list[str]]] = {

@@ -3,8 +3,9 @@
 Standard library only, and readable by any Python 3, because it runs before anything is installed: it is also the place
 that says in one sentence what is wrong with a machine. It installs nothing outside `.venv`.
 
-An interrupted run leaves the marker `.venv/installing`; the next run sees it and starts from an empty folder, so nothing
-half-made is ever used. A finished layer leaves a stamp with the hash of what it was made from; a second run does nothing.
+An interrupted run leaves the marker `.venv/installing`; the next run sees it and starts from an empty folder, so
+nothing half-made is ever used. A finished layer leaves a stamp with the hash of what it was made from; a second run
+does nothing.
 """
 
 import argparse
@@ -35,23 +36,26 @@ def say(text):
 def check_python():
     if sys.version_info[:2] not in SUPPORTED:
         raise SetupError(
-            "Python 3.11 or 3.12 is needed, but %s is Python %s; install one of them and run `make PYTHON=python3.11 ...`."
-            % (sys.executable, platform.python_version())
+            "Python 3.11 or 3.12 is needed, but %s is Python %s; "
+            "install one of them and run `make PYTHON=python3.11 ...`." % (sys.executable, platform.python_version())
         )
     try:
         import ensurepip  # noqa: F401
         import venv  # noqa: F401
     except ImportError:
         raise SetupError(
-            "Python's venv module is needed, but this Python has none; on Debian or Ubuntu: apt-get install python3-venv."
+            "Python's venv module is needed, but this Python has none; "
+            "on Debian or Ubuntu: apt-get install python3-venv."
         ) from None
 
 
 def check_disk():
     free = shutil.disk_usage(ROOT).free / 1e9
     if free < NEEDED_GB:
-        raise SetupError("about %d GB of free disk are needed, but %s has %.1f GB; free some and run again."
-                         % (NEEDED_GB, ROOT, free))
+        raise SetupError(
+            "about %d GB of free disk are needed, but %s has %.1f GB; free some and run again."
+            % (NEEDED_GB, ROOT, free)
+        )
 
 
 def fingerprint(layer):
@@ -109,12 +113,16 @@ def pip(arguments, what, quiet_failure=False):
     if quiet_failure:
         return False
     tail = "\n".join("    " + line for line in done.stdout.strip().splitlines()[-6:])
-    network = re.search(r"NewConnectionError|ConnectTimeout|Temporary failure|ReadTimeout|Name or service|ProxyError|"
-                        r"Connection (?:refused|reset|broken)|Network is unreachable", done.stdout)
+    network = re.search(
+        r"NewConnectionError|ConnectTimeout|Temporary failure|ReadTimeout|Name or service|ProxyError|"
+        r"Connection (?:refused|reset|broken)|Network is unreachable",
+        done.stdout,
+    )
     if network:
         raise SetupError(
-            "the package index could not be reached while installing %s; check the network and run the same command again "
-            "(it starts clean). pip's last words:\n%s" % (what, tail))
+            "the package index could not be reached while installing %s; check the network and run the same command "
+            "again (it starts clean). pip's last words:\n%s" % (what, tail)
+        )
     raise SetupError("pip could not install %s; its last words:\n%s" % (what, tail))
 
 
