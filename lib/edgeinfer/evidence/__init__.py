@@ -1,0 +1,29 @@
+"""Evidence: one function per system of the catalogue, comparing a paper's claim with what this book finds.
+
+`run("t-mac")` runs one, `all_ids()` lists them, `evidence_table([...])` shows several. Imports neither torch nor
+numba; the functions themselves are imported when first asked for.
+"""
+
+from edgeinfer.evidence.protocol import (
+    Claim,
+    Evidence,
+    EvidenceError,
+    EvidenceTable,
+    Result,
+    all_ids,
+    evidence,
+    evidence_table,
+    run,
+)
+
+__all__ = [
+    "Claim",
+    "Evidence",
+    "EvidenceError",
+    "EvidenceTable",
+    "Result",
+    "all_ids",
+    "evidence",
+    "evidence_table",
+    "run",
+]
