@@ -1,0 +1,93 @@
+"""Serves the built book on this machine only: `make serve`, or `make serve PORT=8001`.
+
+It knows nothing of how the book is built. With `live` (used by `make watch`) a page reloads after every build.
+"""
+
+import argparse
+import errno
+import http.server
+import sys
+from functools import partial
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+SITE = ROOT / "_build" / "html"
+RELOAD = b"""<script>(function () {
+  var first;
+  setInterval(function () {
+    fetch("/built.json", {cache: "no-store"}).then(function (r) { return r.text(); }).then(function (now) {
+      if (first && now !== first) location.reload();
+      first = now;
+    }).catch(function () {});
+  }, 800);
+})()</script>"""
+
+
+class Handler(http.server.SimpleHTTPRequestHandler):
+    """Files of the site; quiet; never cached, because the next build may have changed them."""
+
+    live = False
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "no-store")
+        super().end_headers()
+
+    def do_GET(self) -> None:
+        path = Path(self.translate_path(self.path))
+        if self.live and path.suffix == ".html" and path.is_file():
+            body = path.read_bytes().replace(b"</body>", RELOAD + b"</body>", 1)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html; charset=utf-8")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+        else:
+            super().do_GET()
+
+    def log_message(self, format: str, *arguments: object) -> None:
+        pass
+
+
+def open_server(port: int, site: Path = SITE, live: bool = False) -> http.server.ThreadingHTTPServer:
+    """Returns a server for `site` on 127.0.0.1:`port`, not yet running (port 0: any free one).
+
+    Raises:
+        SystemExit: "the book is not built ..." or "port 8000 is in use ...", each with what to do.
+    """
+    if not (site / "index.html").is_file():
+        sys.exit("serve: the book is not built yet (no _build/html/index.html); run `make book` first.")
+    handler = partial(type("SiteHandler", (Handler,), {"live": live}), directory=str(site))
+    try:
+        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+    except PermissionError:
+        sys.exit(f"serve: port {port} needs special rights; choose one above 1023: make serve PORT=8001")
+    except OverflowError:
+        sys.exit(f"serve: a port is a number from 1 to 65535, not {port}; for example: make serve PORT=8001")
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE:
+            raise
+        sys.exit(f"serve: port {port} is in use by another program; choose another one: make serve PORT={port + 1}")
+
+
+def port_number(text: str) -> int:
+    """Reads a port from the command line; the message names what came and what to do."""
+    if not (text.isdigit() and 0 <= int(text) <= 65535):
+        raise argparse.ArgumentTypeError(f"a port is a number from 1 to 65535, not {text!r}; say: make serve PORT=8001")
+    return int(text)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--port", type=port_number, default=8000)
+    server = open_server(parser.parse_args().port)
+    print(f"serve: the book is at http://127.0.0.1:{server.server_address[1]} (Ctrl-C ends)", flush=True)
+    try:
+        server.serve_forever()
+    except KeyboardInterrupt:
+        print("\nserve: ended")
+    finally:
+        server.server_close()
+
+
+if __name__ == "__main__":
+    main()
