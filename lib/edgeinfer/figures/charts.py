@@ -9,9 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-Number = float | int
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Values = Sequence[float | int] | NDArray[Any]
+
 SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
@@ -40,8 +44,8 @@ class Axis:
 class Line:
     """A line through (x, y); `style` picks colour and dash from the palette, `faint` draws it thin."""
 
-    x: Sequence[Number]
-    y: Sequence[Number]
+    x: Values
+    y: Values
     label: str = ""
     style: int = 0
     dashed: bool = False
@@ -52,8 +56,8 @@ class Line:
 class Points:
     """Marks at (x, y); `names` are written beside them; `style`: colour and shape; `large` marks the current state."""
 
-    x: Sequence[Number]
-    y: Sequence[Number]
+    x: Values
+    y: Values
     label: str = ""
     style: int = 0
     names: Sequence[str] = ()
@@ -64,8 +68,8 @@ class Points:
 class Bars:
     """Bars of height `y`: between `edges` (len(y) + 1 values: a histogram), or at the categories of the x axis."""
 
-    y: Sequence[Number]
-    edges: Sequence[Number] = ()
+    y: Values
+    edges: Values = ()
     label: str = ""
     style: int = 0
     highlight: int | None = None
@@ -75,7 +79,7 @@ class Bars:
 class Rules:
     """Straight lines across the whole chart at `values` of the x axis (`along="x"`) or of the y axis."""
 
-    values: Sequence[Number]
+    values: Values
     label: str = ""
     style: int = 1
     along: str = "x"

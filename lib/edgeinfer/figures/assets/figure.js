@@ -82,9 +82,11 @@
         hits.push({ a: a, b: b, x: (a + b) / 2, y: y, s: s, vx: s.edges.length ? [s.edges[i], s.edges[i + 1]] : panel.x.ticks[i][1], vy: v });
       });
       else if (s.kind === "rules") s.values.forEach((v) => {
-        const across = s.along === "x", p = across ? X(v) : Y(v);
-        draw("line", across ? { x1: p, x2: p, y1: box.t - 4, y2: box.b, stroke: ink(s.style), "stroke-width": s.values.length > 40 ? 0.8 : 1.6, "stroke-dasharray": s.dashed ? DASH[1] : "" }
-          : { x1: box.l, x2: box.r, y1: p, y2: p, stroke: ink(s.style), "stroke-width": 1.6, "stroke-dasharray": s.dashed ? DASH[1] : "" }, inside);
+        const across = s.along === "x", p = across ? X(v) : Y(v), n = s.values.length;
+        // Lines that stand close get thinner, so that a fine grid does not become a solid block too early.
+        const thick = n < 2 ? 1.8 : Math.max(0.6, Math.min(1.8, Math.abs((across ? X : Y)(s.values[n - 1]) - (across ? X : Y)(s.values[0])) / n / 2.5));
+        draw("line", across ? { x1: p, x2: p, y1: box.t - 4, y2: box.b, stroke: ink(s.style), "stroke-width": thick, "stroke-dasharray": s.dashed ? DASH[1] : "" }
+          : { x1: box.l, x2: box.r, y1: p, y2: p, stroke: ink(s.style), "stroke-width": thick, "stroke-dasharray": s.dashed ? DASH[1] : "" }, inside);
       });
       else {
         const at = s.x.map((v, i) => [X(v), Y(s.y[i])]);
@@ -103,7 +105,7 @@
     const placed = [];
     for (const [x, y, text, bold] of names) {
       const w = wide(text) + 4, right = x + 12 + w < width, x0 = right ? x + 12 : Math.max(0, x - 12 - w);
-      const free = [0, -15, 15, -30, 30, -45, 45].map((d) => y + 4 + d).find((c) => c > 10 && c < box.b && !placed.some((p) => Math.abs(p.y - c) < 13 && x0 < p.x + p.w && p.x < x0 + w));
+      const free = [bold ? -12 : 0, 0, -15, 15, -30, 30, -45, 45].map((d) => y + 4 + d).find((c) => c > 10 && c < box.b && !placed.some((p) => Math.abs(p.y - c) < 13 && x0 < p.x + p.w && p.x < x0 + w));
       const at = free === undefined ? y + 4 : free;
       placed.push({ x: x0, y: at, w: w });
       draw("text", { x: x0, y: at, "font-weight": bold ? 700 : 400, stroke: "var(--card)", "stroke-width": 3, "paint-order": "stroke" }, svg, text);
@@ -192,7 +194,7 @@
       drawn = panels.clientWidth;
       panels.textContent = "";
       // All places first: a chart is drawn as wide as its place is once its neighbours stand.
-      const hosts = parts.map(() => make("div", { class: "lm-panel" }, panels));
+      const hosts = parts.map((panel) => make("div", { class: panel.kind === "table" ? "lm-panel lm-fit" : "lm-panel" }, panels));
       parts.forEach((panel, i) => {
         const host = hosts[i];
         if (panel.kind === "picture") { make("img", { src: panel.src, alt: frame.text, width: panel.width, height: panel.height }, host); return; }
