@@ -1,0 +1,35 @@
+"""One kernel call divided by row blocks among threads. Knows nothing of what the kernel computes.
+
+The kernels release the interpreter lock, so Python's own threads do: no threading layer of Numba that must agree with
+those of torch and onnxruntime, and none that a fork breaks.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from typing import Any
+
+
+@lru_cache(maxsize=8)
+def _pool(workers: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(workers, thread_name_prefix="edgeinfer")
+
+
+def over_blocks(kernel: Callable, arguments: tuple[Any, ...], blocks: int, threads: int) -> None:
+    """Call kernel(*arguments, first, last) for a division of range(blocks) into `threads` runs; the caller takes the last.
+
+    Raises:
+        ValueError: "threads must be a positive integer, got 0."
+    """
+    if not isinstance(threads, int) or threads < 1:
+        raise ValueError(f"threads must be a positive integer, got {threads!r}.")
+    if threads == 1 or blocks == 1:
+        kernel(*arguments, 0, blocks)
+        return
+    parts = min(threads, blocks)
+    edges = [blocks * i // parts for i in range(parts + 1)]
+    pool = _pool(parts - 1)
+    waiting = [pool.submit(kernel, *arguments, edges[i], edges[i + 1]) for i in range(parts - 1)]
+    kernel(*arguments, edges[-2], edges[-1])
+    for future in waiting:
+        future.result()
