@@ -1,7 +1,7 @@
 """Where a decoder keeps keys and values: the protocol that a technique's cache fulfils, and the plain cache.
 
-The decoder calls `update` once per layer and `advance` once per step; it reads `length` for the next position. A cache
-may return fewer or other keys than it was given (eviction, quantization, paging). Keys arrive rotated to their position.
+The decoder calls `update` once per layer and `advance` once per step; it reads `length` for the next position. A
+cache may return fewer or other keys than it was given (eviction, quantization, paging). Keys arrive already rotated.
 """
 
 from __future__ import annotations

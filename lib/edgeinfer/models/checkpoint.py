@@ -1,6 +1,6 @@
 """Opens a Hugging Face checkpoint folder: safetensors, one file or several with an index; says clearly why it cannot.
 
-Nothing that could run code is ever read. A name such as `org/name` goes through `huggingface_hub` where it is installed.
+Nothing that could run code is read. A name such as `org/name` goes through `huggingface_hub` where it is installed.
 """
 
 from __future__ import annotations

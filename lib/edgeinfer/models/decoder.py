@@ -1,8 +1,8 @@
 """A lean decoder of Llama-style models with an explicit cache of keys and values, and the hooks of the technique rooms.
 
-Runs dense, mixture-of-experts, ReLU and early-exit models from their configuration. It knows no technique: what replaces
-a product, the attention, the cache or the weight store is given to it. B batch, T new tokens, S tokens attended to,
-N x K weights. Source: llama, rope, gqa, swiglu, mixtral.
+Runs dense, mixture-of-experts, ReLU and early-exit models from their configuration. It knows no technique: what
+replaces a product, the attention, the cache or the weight store is given to it. B batch, T new tokens, S tokens
+attended to, N x K weights. Source: llama, rope, gqa, swiglu, mixtral.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Decides once, not per token, which callable each layer uses: fused products where nothing is replaced, single ones else.
+"""Decides once, not per token, which callable each layer uses: fused products, or single ones where one is replaced.
 
 It knows where weights come from and what is replaced, not what is computed with them.
 """

@@ -1,7 +1,7 @@
 """Tasks whose answers are known: recall from the context, recall across a long text, copying, two-digit addition.
 
-Each generator returns token sequences with a weight per token (1 where the next token is determined, small elsewhere);
-training and scoring use the same generators with different seeds. Nothing here knows a model's insides: `score` calls it.
+Each generator returns tokens with a weight per token (1 where the token is determined by what precedes it, small
+elsewhere); training and scoring differ in their seeds. Nothing here knows a model's insides: `score` only runs it.
 A note is `<|note|> key value`, a question `<|ask|> key`, its answer ` value`; a sum is `<|sum|>23+54=77<|end|>`.
 Words are those entries of the vocabulary that are a blank and at least two small letters, so a word is one token.
 """
@@ -10,10 +10,14 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+
+if TYPE_CHECKING:
+    from edgeinfer.models.decoder import Decoder
 
 SPECIAL_TOKENS = ("<|pad|>", "<|begin|>", "<|end|>", "<|note|>", "<|ask|>", "<|sum|>")
 PAD, BEGIN, END, NOTE, ASK, SUM = range(len(SPECIAL_TOKENS))
@@ -163,3 +167,64 @@ def held_out_sums(tokenizer: Tokenizer, rng: np.random.Generator, count: int) ->
             rows.append([BEGIN, *left, *right] + [PAD] * pad)
             marks.append([False] * (1 + len(left)) + [True] * len(right) + [False] * pad)
     return torch.tensor(rows), torch.tensor(marks)
+
+
+def recall_questions(
+    tokenizer: Tokenizer, count: int, pairs: int = 8, seed: int = 0, text: np.ndarray | None = None, length: int = 256
+) -> list[Question]:
+    """Ask for the value of one key out of `pairs` notes, in a bare list or strewn over a text.
+
+    Args:
+        tokenizer: the family's.
+        count: questions.
+        pairs: notes before each question.
+        seed: of keys, values and places.
+        text: (T,) int64, held-out text to strew the notes over; None: the notes alone.
+        length: tokens of each prompt, where `text` is given.
+
+    Returns:
+        Questions whose answer is one token; chance is 1 / pairs, a guess among the values shown.
+    """
+    rng, vocabulary, questions = np.random.default_rng((seed, pairs, 1)), words(tokenizer), []
+    for _ in range(count):
+        if text is None:
+            row = recall(rng, vocabulary, 1 + 6 * pairs, pairs).tokens
+        else:
+            start = int(rng.integers(0, len(text) - length))
+            row = needle(rng, vocabulary, text[start : start + length], length + 3 * (pairs - 1), pairs).tokens
+        notes, (_, key, value) = row[: len(row) - 3 * pairs], row[len(row) - 3 * pairs :][:3]
+        questions.append(Question(np.concatenate([notes, [ASK, key]]), np.array([value]), 1 / pairs))
+    return questions
+
+
+def addition_questions(tokenizer: Tokenizer, count: int, seed: int = 0, trained: bool = False) -> list[Question]:
+    """Ask for sums of two two-digit numbers, held out unless `trained`; the answer is its digits and <|end|>."""
+    rng, digits, questions = np.random.default_rng((seed, 2)), _digits(tokenizer), []
+    while len(questions) < count:
+        a, b = (int(n) for n in rng.integers(10, 100, 2))
+        if is_held_out_sum(a, b) != trained:
+            left, right = _sum_tokens(digits, a, b)
+            questions.append(Question(np.array([BEGIN, *left]), np.array(right), 1 / 179))
+    return questions
+
+
+def copying_questions(
+    tokenizer: Tokenizer, count: int, period: int = 32, answer: int = 8, seed: int = 0
+) -> list[Question]:
+    """Ask to go on with the second repetition of `period` random tokens, `answer` tokens from its first quarter on."""
+    rng, size, questions = np.random.default_rng((seed, period, 3)), tokenizer.get_vocab_size(), []
+    for _ in range(count):
+        row, start = copying(rng, size, 2 * period + 1, period).tokens, 1 + period + period // 4
+        questions.append(Question(row[:start], row[start : start + answer], float(size) ** -answer))
+    return questions
+
+
+def score(model: Decoder, questions: list[Question]) -> float:
+    """Return the share of questions (0 to 1) that greedy decoding answers exactly, every token of the answer."""
+    from edgeinfer.models.generation import generate
+
+    right = 0
+    for question in questions:
+        tokens = generate(model, torch.from_numpy(question.prompt), len(question.answer))
+        right += bool((tokens[len(question.prompt) :] == torch.from_numpy(question.answer)).all())
+    return right / max(1, len(questions))

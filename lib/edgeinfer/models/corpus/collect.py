@@ -1,6 +1,6 @@
 """Collects the training text from the running interpreter's standard library: done once, its result is committed.
 
-Run `python -m edgeinfer.models.corpus.collect FOLDER` to write train.jsonl.xz and held_out.jsonl.xz into FOLDER. Another
+`python -m edgeinfer.models.corpus.collect FOLDER` writes train.jsonl.xz and held_out.jsonl.xz into FOLDER. Another
 Python version gives other sources, so the shipped files, not this script, are what training reads.
 """
 

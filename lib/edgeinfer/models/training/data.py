@@ -1,0 +1,84 @@
+"""Batches of training: rows of real text mixed with rows of generated tasks, each step a function of (seed, step) alone.
+
+Because a step needs no state of earlier steps, resuming after an interruption gives the same batches. It knows nothing
+of the network.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from edgeinfer.models import corpus, tasks
+
+
+@dataclass(frozen=True)
+class Phase:
+    """A part of the curriculum: until `until` of the budget, rows of `length` tokens, lists of up to `pairs` notes."""
+
+    until: float
+    length: int
+    pairs: int
+    text: float  # share of the rows that are real text; the rest are tasks
+
+
+CURRICULUM = (
+    Phase(0.10, 128, 6, 0.35),
+    Phase(0.25, 256, 12, 0.50),
+    Phase(0.80, 256, 32, 0.60),
+    Phase(1.00, 512, 32, 0.60),
+)
+ANSWER_WEIGHT = 4.0  # answers from the context are few among the tokens of their row
+SHARES = {"recall": 0.40, "copying": 0.15, "addition": 0.20, "needle": 0.25}
+
+
+def text_tokens(tokenizer: Tokenizer, split: str) -> np.ndarray:
+    """Return one split of the corpus as one run of token ids (T,) int64, each file between <|begin|> and <|end|>."""
+    parts: list[int] = []
+    for encoding in tokenizer.encode_batch(list(corpus.text(split))):
+        parts += [tasks.BEGIN, *encoding.ids, tasks.END]
+    return np.array(parts, dtype=np.int64)
+
+
+class Mixture:
+    """Draws batches; `batch(step, progress)` is the same for the same arguments whatever was drawn before."""
+
+    def __init__(self, tokenizer: Tokenizer, seed: int, tokens_per_step: int, curriculum: tuple[Phase, ...]) -> None:
+        self.tokenizer, self.seed, self.tokens_per_step = tokenizer, seed, tokens_per_step
+        self.curriculum = curriculum
+        self.text = text_tokens(tokenizer, "train")
+        self.words = tasks.words(tokenizer)
+
+    def phase(self, progress: float) -> Phase:
+        """Return the part of the curriculum at `progress` (0 to 1) of the budget."""
+        return next((p for p in self.curriculum if progress < p.until), self.curriculum[-1])
+
+    def _row(self, rng: np.random.Generator, phase: Phase) -> tasks.Sequence:
+        length = phase.length + 1
+        start = int(rng.integers(0, len(self.text) - length))
+        if rng.random() < phase.text:
+            return tasks.Sequence(self.text[start : start + length], np.ones(length, np.float32))
+        kind = rng.choice(list(SHARES), p=list(SHARES.values()))
+        if kind == "copying":
+            return tasks.copying(rng, self.tokenizer.get_vocab_size(), length, int(rng.integers(8, phase.length // 2)))
+        if kind == "addition":
+            return tasks.addition(rng, self.tokenizer, length)
+        if kind == "recall":
+            row = tasks.recall(rng, self.words, length, int(rng.integers(2, phase.pairs + 1)))
+        else:
+            pairs = int(rng.integers(1, min(phase.pairs, phase.length // 16) + 1))
+            row = tasks.needle(rng, self.words, self.text[start : start + length], length, pairs)
+        return tasks.Sequence(row.tokens, row.weights * ANSWER_WEIGHT)
+
+    def batch(self, step: int, progress: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return inputs, labels (B, T) int64 and weights (B, T) float32 of one step."""
+        rng = np.random.default_rng((self.seed, step))
+        phase = self.phase(progress)
+        rows = [self._row(rng, phase) for _ in range(self.tokens_per_step // phase.length)]
+        tokens = torch.from_numpy(np.stack([r.tokens for r in rows]))
+        weights = torch.from_numpy(np.stack([r.weights for r in rows]))
+        return tokens[:, :-1].contiguous(), tokens[:, 1:].contiguous(), weights[:, 1:].contiguous()
