@@ -4,6 +4,9 @@ It may use every room; no room uses it. Importing it imports neither torch nor n
 """
 
 from edgeinfer.figures.charts import Axis, Bars, Chart, Frame, Line, Points, Rules, Table, number_text
+from edgeinfer.figures.explore_bits import bit_width_explorer, granularity_name, quantize_with
+from edgeinfer.figures.explore_lookup import lookup_table_walkthrough
+from edgeinfer.figures.explore_roofline import roofline_explorer
 from edgeinfer.figures.interactive import Choice, PictureFigure, Slider, SliderFigure
 from edgeinfer.figures.paper import plot
 from edgeinfer.figures.style import PALETTE, color, use_style
@@ -22,8 +25,13 @@ __all__ = [
     "Slider",
     "SliderFigure",
     "Table",
+    "bit_width_explorer",
     "color",
+    "granularity_name",
+    "lookup_table_walkthrough",
     "number_text",
     "plot",
+    "quantize_with",
+    "roofline_explorer",
     "use_style",
 ]

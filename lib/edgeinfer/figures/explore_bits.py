@@ -122,9 +122,9 @@ def bit_width_explorer(
                     title="What it does to the model",
                 ),
             ],
-            f"{bits_now} bits, one scale {name_now}: {len(levels)} grid levels for {whose}; the relative error of the weights is "
-            f"{100 * error:.2g} %, and the perplexity is {number_text(now)} against {number_text(baseline)} without "
-            f"quantization ({_times(now / baseline)}).",
+            f"{bits_now} bits, one scale {name_now}: {len(levels)} grid levels for {whose}; the relative error of "
+            f"the weights is {100 * error:.2g} %, and the perplexity is {number_text(now)} against "
+            f"{number_text(baseline)} without quantization ({_times(now / baseline)}).",
             {
                 "relative error of the weights": f"{100 * error:.2g} %",
                 "stored bits per weight": number_text(_stored_bits(quantized, granularity)),

@@ -66,7 +66,7 @@ class Choice(Slider):
 
 
 class SliderFigure:
-    """A figure with one to three controls; show it by making it the last expression of a cell.
+    """A figure with one to four controls; show it by making it the last expression of a cell.
 
     Args:
         title: stands above the figure and names it for a screen reader.
@@ -79,8 +79,8 @@ class SliderFigure:
 
     def __init__(self, title: str, controls: Sequence[Slider], draw: Callable[..., Frame]) -> None:
         self.title, self.controls = title, list(controls)
-        if not 1 <= len(self.controls) <= 3:
-            raise ValueError(f"a figure has one to three controls, not {len(self.controls)}")
+        if not 1 <= len(self.controls) <= 4:
+            raise ValueError(f"a figure has one to four controls, not {len(self.controls)}")
         count = math.prod(len(c.values) for c in self.controls)
         if count > MOST_STATES:
             raise ValueError(f"the controls make {count} states, more than {MOST_STATES}; use fewer values per control")

@@ -1,0 +1,131 @@
+"""Choose device, weight format, batch and context: see prefill and decode move on the roofline, and what decode reads.
+
+All numbers come from `measure`: ceilings of devices (measured or published) and the work of a transformer's step. They
+are bounds, not forecasts. It knows nothing of kernels. Source: williams2009roofline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+from edgeinfer.figures.charts import Axis, Bars, Chart, Frame, Line, Points, number_text
+from edgeinfer.figures.interactive import Choice, Slider, SliderFigure
+
+if TYPE_CHECKING:
+    from edgeinfer.measure import ModelShape
+    from edgeinfer.measure.roofline import Ceilings
+
+PREFERRED = ("bfloat16", "float16", "float32")
+
+
+def roofline_explorer(
+    devices: Mapping[str, Ceilings],
+    shape: ModelShape,
+    model_name: str,
+    batches: Sequence[int] = (1, 4, 16, 64),
+    contexts: Sequence[int] = (256, 1024, 4096),
+    weight_bits: Sequence[float] = (16, 8, 4),
+    level: str = "DRAM",
+    dtype: str | None = None,
+) -> SliderFigure:
+    """Builds the figure: prefill and decode of one model as two points on the roofline of a device.
+
+    Args:
+        devices: name shown to the reader -> measured `Limits` or published `Preset`.
+        shape: the model (`ModelShape.from_config`).
+        model_name: what the model is called in the text.
+        batches: sequences that are processed together.
+        contexts: tokens of the prompt, and tokens that a decode step attends to.
+        weight_bits: stored bits per weight; the arithmetic stays in `dtype`.
+        level: memory level that feeds the processor; a device without it uses its last level.
+        dtype: number format whose peak is the flat roof (default: bfloat16, float16 or float32, the first known).
+
+    Returns:
+        The figure; make it the last expression of a cell.
+
+    Raises:
+        ValueError: "device 'X' has no peak ..." when a device knows no number format.
+    """
+    from edgeinfer.measure.roofline import attainable, curve, ridge
+    from edgeinfer.measure.work import decode, prefill, tokens_per_second_bound
+
+    if not devices:
+        raise ValueError("devices is empty; pass at least one, for example edgeinfer.measure.PRESETS")
+    ceilings = {name: _ceiling(name, device, level, dtype) for name, device in devices.items()}
+    corners = [ridge(peak, bandwidth) for bandwidth, peak, _ in ceilings.values()]
+    grid = [(b, c, w) for b in batches for c in contexts for w in weight_bits]
+    steps = {
+        (b, c, w): (prefill(shape, c, b, weight_bits=w, causal=True), decode(shape, c, b, weight_bits=w))
+        for b, c, w in grid
+    }
+    spots = [step.intensity for pair in steps.values() for step in pair]
+    low, high = min(spots + corners) / 3, max(spots + corners) * 3
+    most = max(step.bytes for _, step in steps.values()) / 1e6
+
+    def draw(device: str, bits: float, batch: int, context: int) -> Frame:
+        bandwidth, peak, format_name = ceilings[device]
+        reading, writing = steps[(batch, context, bits)]
+        x, y = curve(peak, bandwidth, low, high)
+        placed = [(step.intensity, attainable(step.intensity, peak, bandwidth)) for step in (reading, writing)]
+        sides = ["traffic" if i < ridge(peak, bandwidth) else "arithmetic" for i, _ in placed]
+        rates = [tokens_per_second_bound(step, bandwidth, peak) for step in (reading, writing)]
+        parts = [writing.weight_bytes, writing.kv_read_bytes + writing.kv_write_bytes, writing.activation_bytes]
+        share = parts[1] / writing.bytes
+        return Frame(
+            [
+                Chart(
+                    [
+                        Line(x, y, f"roof of {format_name}", style=5),
+                        Points([placed[0][0]], [placed[0][1]], "prefill", style=0, large=True, names=["prefill"]),
+                        Points([placed[1][0]], [placed[1][1]], "decode", style=1, large=True, names=["decode"]),
+                    ],
+                    Axis("operations per byte", scale="log", range=(low, high)),
+                    Axis("speed", "GOP/s", scale="log"),
+                    title="Where the two phases lie",
+                ),
+                Chart(
+                    [Bars([part / 1e6 for part in parts], style=1)],
+                    Axis("", scale="category", categories=("weights", "keys, values", "activations")),
+                    Axis("moved in one decode step", "MB", scale="log", range=(most / 1e4, most * 2)),
+                    title="What a decode step moves",
+                ),
+            ],
+            f"{model_name} on {device}, weights of {number_text(bits)} bits, batch {batch}, context {context:,}: "
+            f"prefill is bound by {sides[0]} ({number_text(placed[0][0])} operations per byte), decode by {sides[1]} "
+            f"({number_text(placed[1][0])}). Keys and values are {100 * share:.0f} % of what a decode step moves.",
+            {
+                "prefill, at most": f"{number_text(rates[0])} tokens/s",
+                "decode, at most": f"{number_text(rates[1])} tokens/s",
+                "bandwidth": f"{number_text(bandwidth)} GB/s",
+                "peak": f"{number_text(peak)} GOP/s",
+            },
+        )
+
+    return SliderFigure(
+        f"Prefill and decode of {model_name} on the roofline",
+        [
+            Choice("device", "Device", list(devices)),
+            Choice("bits", "Weights stored in", list(weight_bits), "bits", show=number_text),
+            Slider("batch", "Batch", list(batches), "sequences"),
+            Slider("context", "Context", list(contexts), "tokens", show=lambda n: f"{n:,}", default=_middle(contexts)),
+        ],
+        draw,
+    )
+
+
+def _middle(values: Sequence[int]) -> int:
+    return list(values)[len(values) // 2]
+
+
+def _ceiling(name: str, device: Ceilings, level: str, dtype: str | None) -> tuple[float, float, str]:
+    """Returns bandwidth (GB/s), peak (GOP/s) and the number format of the peak."""
+    bandwidths, peaks = device.bandwidths(), device.peaks()
+    if not bandwidths or not peaks:
+        missing = "memory bandwidth" if not bandwidths else "peak"
+        raise ValueError(f"device {name!r} has no {missing}; measure it, or leave the device out")
+    chosen = dtype or next((d for d in PREFERRED if d in peaks), next(iter(peaks)))
+    if chosen not in peaks:
+        raise ValueError(f"device {name!r} has no peak for {chosen!r}; known: {', '.join(peaks)}")
+    bandwidth = bandwidths.get(level, list(bandwidths.values())[-1])
+    return bandwidth, peaks[chosen], chosen
