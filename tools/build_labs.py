@@ -1,7 +1,7 @@
-"""Writes solutions/NAME.ipynb (with answers) and labs/NAME.ipynb (released) from solutions/NAME.py, byte for byte reproducible.
+"""Writes solutions/NAME.ipynb (with answers) and labs/NAME.ipynb (released) from solutions/NAME.py, reproducibly.
 
-Everything is built and checked in memory first, then written file by file through a rename: a notebook is old or new, never
-half. `--check` writes nothing and fails when a notebook is out of step. How a lab is written: solutions/README.md.
+Everything is built and checked in memory first, then written file by file through a rename: a notebook is old or new,
+never half. `--check` writes nothing and fails when a notebook is out of step. How to write one: solutions/README.md.
 """
 
 import argparse
@@ -156,8 +156,8 @@ def apply_roles(notebook: NotebookNode, lab: Lab, name: str) -> None:
             raise LabError(f"{where} has role={role!r}; expected solution, check or written")
     for e in exercises:
         if solved.count(e) != 1 or checked.count(e) != 1:
-            raise LabError(f"{name}: exercise {e!r} needs one solution cell and one check cell; it has {solved.count(e)} "
-                           f"and {checked.count(e)}")  # fmt: skip
+            came = f"{solved.count(e)} and {checked.count(e)}"
+            raise LabError(f"{name}: exercise {e!r} needs one solution cell and one check cell; it has {came}")
 
 
 def find_regions(source: str, begin: str, end: str, where: str) -> list[list[str]]:
@@ -223,7 +223,7 @@ def release(notebook: NotebookNode) -> NotebookNode:
 
 
 def check_leaks(source: NotebookNode, released: NotebookNode, name: str) -> None:
-    """No line of an answer or of a hidden test stands anywhere in the released notebook: code, text, outputs, metadata."""
+    """No line of an answer or a hidden test stands anywhere in the released notebook: code, text, outputs, metadata."""
     secret: dict[str, str] = {}
     for cell in source.cells:
         for begin, end in ((BEGIN, END), (BEGIN_HIDDEN, END_HIDDEN)):
@@ -239,8 +239,8 @@ def check_leaks(source: NotebookNode, released: NotebookNode, name: str) -> None
             for line, origin in secret.items():
                 if line in squeezed:
                     raise LabError(
-                        f"{name}: cell {cell.id!r} of the released lab holds a line of the answer of {origin!r}: {line[:60]!r}; "
-                        f"change the cell, or end the answer's line in '{GIVEN}' if it may be known"
+                        f"{name}: cell {cell.id!r} of the released lab holds a line of the answer of {origin!r}: "
+                        f"{line[:60]!r}; change the cell, or end the answer's line in '{GIVEN}' if it may be known"
                     )
 
 

@@ -10,12 +10,19 @@ from edgeinfer.grading.sandbox import Sandbox
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m edgeinfer.grading", description="Grades a class, or tests the exercises.")
+    parser = argparse.ArgumentParser(
+        prog="python -m edgeinfer.grading", description="Grades a class, or tests the exercises."
+    )
     commands = parser.add_subparsers(dest="command", required=True)
     grade = commands.add_parser("grade", help="grade a folder of submissions")
     grade.add_argument("lab", help="name of the lab, for example lab01_quantization")
     grade.add_argument("submissions", help="folder with one notebook or one folder per student")
-    grade.add_argument("--out", type=Path, default=Path("reports/grades"), help="folder of the report (one folder per lab is made in it)")
+    grade.add_argument(
+        "--out",
+        type=Path,
+        default=Path("reports/grades"),
+        help="folder of the report (one folder per lab is made in it)",
+    )
     grade.add_argument("--solutions", type=Path, default=ROOT / "solutions", help="folder of the solution notebooks")
     grade.add_argument("--labs", type=Path, default=ROOT / "labs", help="folder of the released notebooks")
     grade.add_argument("--exercises", type=Path, help="file with the exercises, instead of the library's own")
@@ -62,7 +69,9 @@ def run_mutants(lab: str) -> int:
     mutants = import_file(file).mutants
     outcomes = suite.run(mutants)
     print(suite.table(outcomes))
-    problems = [f"{o.mutant.exercise}/{o.mutant.name}: {o.problem}" for o in outcomes if o.problem] + suite.too_few(mutants)
+    problems = [f"{o.mutant.exercise}/{o.mutant.name}: {o.problem}" for o in outcomes if o.problem] + suite.too_few(
+        mutants
+    )
     print("\n".join(problems) or "every answer is judged as it must be")
     return 1 if problems else 0
 

@@ -1,7 +1,7 @@
 """The checks of the labs: call the student's own function, say in words what was misunderstood, let the notebook go on.
 
-Soft by default; `EDGEINFER_STRICT=1` makes every check and fallback raise. Knows no technique and never runs the library's
-version in the student's place.
+Soft by default; `EDGEINFER_STRICT=1` makes every check and fallback raise. Knows no technique and never runs the
+library's version in the student's place.
 """
 
 import contextlib
@@ -59,7 +59,8 @@ class CheckResult:
         name = f" <small>({html.escape(self.misconception.replace('-', ' '))})</small>" if self.misconception else ""
         return (
             f'<div role="status" style="border-left:4px solid {colour};padding:.3em .8em;margin:.3em 0">'
-            f"<strong><code>{html.escape(self.exercise)}</code>: {html.escape(self.status)}</strong>{name}<br>{text}</div>"
+            f"<strong><code>{html.escape(self.exercise)}</code>: {html.escape(self.status)}</strong>{name}"
+            f"<br>{text}</div>"
         )
 
 
@@ -118,9 +119,7 @@ class LabChecks:
         if strict():
             raise CheckFailed(f"{name} would fall back to the library: {result!r}")
         why = "is not attempted yet" if result.status == NOT_ATTEMPTED else "is not right yet"
-        print(
-            f"Note: your {name} {why}. From here on the cells use the library's version, so these results are not yours."
-        )
+        print(f"Note: your {name} {why}. The cells below use the library's version, so these results are not yours.")
 
         @functools.wraps(library)
         def stand_in(*args: Any, **kwargs: Any) -> Any:
@@ -177,6 +176,7 @@ class LabChecks:
                 NOT_ATTEMPTED,
                 f"This {exercise.name} is the library's version, not yours: run the cell with your function again.",
             )
+        allowed = tuple(f"edgeinfer.{room}" for room in self.lab.library) or ("-",)
         if isinstance(function, types.FunctionType):
             for used in function.__code__.co_names:
                 value = function.__globals__.get(used)
@@ -185,13 +185,11 @@ class LabChecks:
                 )
                 if callable(value) and getattr(value, "is_library_version", False):
                     origin = "edgeinfer"
-                if belongs_to_library(str(origin)) and not str(origin).startswith(
-                    tuple(f"edgeinfer.{room}" for room in self.lab.library) or ("\0",)
-                ):
+                if belongs_to_library(str(origin)) and not str(origin).startswith(allowed):
                     return Verdict(
                         "wrong",
-                        f"{exercise.name} calls the library (`{used}`). The answer has to be your own; when it is graded, the library "
-                        "is not there.",
+                        f"{exercise.name} calls the library (`{used}`). The answer has to be your own; when it is "
+                        "graded, the library is not there.",
                         "calls-the-library",
                     )
         return None

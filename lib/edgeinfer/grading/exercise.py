@@ -1,4 +1,4 @@
-"""What an exercise is: its contract, how its inputs are drawn, an independent oracle, and the mistakes it recognises by name.
+"""What an exercise is: its contract, how its inputs are drawn, an independent oracle, and the mistakes known by name.
 
 Knows nothing about notebooks, sandboxes or any technique. Lab authors fill it in: `solutions/README.md`.
 """
@@ -96,7 +96,7 @@ class Exercise:
         returns: what the function returns, in order (one entry: the bare value).
         misconceptions: from special to general; the first that fits is named.
         points: for a fully right answer.
-        accept: `(args, got) -> ""` or a sentence; replaces the comparison with the oracle when several answers are right.
+        accept: `(args, got) -> ""` or a sentence; replaces the comparison with the oracle if several answers are right.
         needs: exercises whose cells the grader runs first.
         seconds: processor time for all cases of one answer; the check allows the same.
         memory: bytes of address space in the sandbox.
@@ -181,7 +181,7 @@ def load_lab(name: str | Path, folder: Path | None = None) -> Lab:
     """Find the exercises of a lab.
 
     Args:
-        name: `"lab01_quantization"` (its file is `exercises/lab01.py`), or the path of a Python file that defines `LAB`.
+        name: `"lab01_quantization"` (its file is `exercises/lab01.py`), or the path of a file that defines `LAB`.
         folder: where to look instead of `edgeinfer.grading.exercises`.
 
     Raises:

@@ -1,7 +1,7 @@
 """Grades a class: every answer runs alone in the sandbox, on hidden inputs; what comes back is judged here.
 
-The reference solution is graded first. One record per student is written as soon as it is known, so a run can be interrupted
-and goes on where it stopped. Knows no technique and runs no student's code in this process.
+The reference solution is graded first. One record per student is written as soon as it is known, so a run can be
+interrupted and goes on where it stopped. Knows no technique and runs no student's code in this process.
 """
 
 import concurrent.futures
@@ -17,14 +17,14 @@ from typing import Any
 
 from edgeinfer.grading import judge as judging
 from edgeinfer.grading import notebooks, report, runner
-from edgeinfer.grading.exercise import Exercise, Lab, load_lab
+from edgeinfer.grading.exercise import EXERCISES, Exercise, Lab, load_lab
 from edgeinfer.grading.judge import Key, Verdict
 from edgeinfer.grading.notebooks import Answer, BadNotebook, Submission
 from edgeinfer.grading.sandbox import Limits, Run, Sandbox
 
 ROOT = Path(__file__).resolve().parents[3]
 SAID = {
-    "time limit": "Stopped at the time limit: a loop may have no end, or does element by element what numpy does at once.",
+    "time limit": "Stopped at the time limit: a loop may have no end, or it does one by one what numpy does at once.",
     "memory limit": "Stopped at the memory limit.",
     "process limit": "Stopped: the answer starts other processes.",
     "output limit": "Stopped: far more output came than an answer needs.",
@@ -102,10 +102,8 @@ class Grader:
                 cells = notebooks.read_cells(data if data is not None else b"")
             except BadNotebook as error:
                 problem = str(error)
-        if problem:
-            verdicts = [Verdict("no notebook", problem) for _ in self.lab.exercises]
-        else:
-            verdicts = self.grade_cells(cells)
+        none = [Verdict("no notebook", problem) for _ in self.lab.exercises]
+        verdicts = none if problem else self.grade_cells(cells)
         return {
             "student": submission.student,
             "problem": problem,
@@ -116,7 +114,10 @@ class Grader:
         }
 
     def grade_cells(self, cells: list[dict[str, Any]], stubs: bool = True) -> list[Verdict]:
-        answers = {e.name: notebooks.answer(cells, e.name, self.stubs.get(e.name, "") if stubs else "") for e in self.lab.exercises}
+        answers = {
+            e.name: notebooks.answer(cells, e.name, self.stubs.get(e.name, "") if stubs else "")
+            for e in self.lab.exercises
+        }
         return [self.grade_exercise(e, answers) for e in self.lab.exercises]
 
     def grade_exercise(self, exercise: Exercise, answers: dict[str, Answer]) -> Verdict:
@@ -125,7 +126,12 @@ class Grader:
             return Verdict(mine.status, mine.message)
         cells = [("<setup>", self.lab.setup)]
         cells += [(f"<answer {n}>", answers[n].code) for n in (*exercise.needs, exercise.name)]
-        spec = {"cells": cells, "function": exercise.name, "harness": exercise.harness, "repeat": exercise.deterministic}
+        spec = {
+            "cells": cells,
+            "function": exercise.name,
+            "harness": exercise.harness,
+            "repeat": exercise.deterministic,
+        }
         key = self.keys[exercise.name]
         return verdict(key, self.sandbox.run(spec, key.cases, self.limits[exercise.name], self.lab.library))
 
@@ -133,7 +139,7 @@ class Grader:
         wanted = self.keys[exercise.name].wanted
         size = sum(a.nbytes for arrays in wanted for a in arrays)
         cpu = max(1, round(exercise.seconds))
-        return Limits(cpu=cpu, wall=2 * cpu + 4, memory=exercise.memory, answer=8 * size + (1 << 20))
+        return Limits(cpu=cpu, wall=2 * cpu + 8, memory=exercise.memory, answer=8 * size + (1 << 20))
 
 
 def verdict(key: Key, run: Run) -> Verdict:
@@ -237,7 +243,8 @@ def grade_class(
     (out / "results").mkdir(parents=True, exist_ok=True)
     with locked(out):
         state = notebooks.digest(
-            *(p.read_bytes() if p is not None and p.is_file() else b"" for p in (lab.file, solution, released)),
+            *(p.read_bytes() if p.is_file() else b"" for p in (solution, released)),
+            *(p.read_bytes() for p in sorted((lab.file or EXERCISES).parent.glob("*.py"))),
             *(Path(m.__file__ or "").read_bytes() for m in (judging, runner, notebooks)),
             sandbox.kind.encode(),
         )
@@ -247,8 +254,12 @@ def grade_class(
         grader = Grader(lab, solution, released, seed, sandbox)
         say(f"sandbox: {sandbox.describe()}")
         grader.grade_reference()
-        say(f"{lab.name}: the reference solution gets {grader.points:g} of {grader.points:g} points; {len(found)} submissions")
-        write_json(out / "run.json", {"state": state, "seed": seed, "lab": lab.name, "sandbox": sandbox.describe()}, private=True)
+        say(f"{lab.name}: the reference solution gets all {grader.points:g} points; {len(found)} submissions")
+        write_json(
+            out / "run.json",
+            {"state": state, "seed": seed, "lab": lab.name, "sandbox": sandbox.describe()},
+            private=True,
+        )
         records = grade_all(grader, found, out, state, workers, say)
         report.write(out, lab, grader.written, records, sandbox.describe())
     return records
@@ -268,7 +279,11 @@ def grade_all(
             except BadNotebook as error:
                 submission = Submission(submission.student, None, str(error))
         mark = notebooks.digest(
-            state.encode(), str(grader.seed).encode(), submission.student.encode(), submission.problem.encode(), data or b""
+            state.encode(),
+            str(grader.seed).encode(),
+            submission.student.encode(),
+            submission.problem.encode(),
+            data or b"",
         )
         file = out / "results" / f"{report.safe_name(submission.student)}.json"
         known = load_json(file)

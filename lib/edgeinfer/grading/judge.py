@@ -40,7 +40,7 @@ class Verdict:
 
 
 class Key:
-    """Cases of one exercise with the oracle's answers and those of every misconception, computed once for a whole class."""
+    """Cases of one exercise with the oracle's answers and those of its misconceptions, computed once for a class."""
 
     def __init__(self, exercise: Exercise, cases: Sequence[Args]) -> None:
         self.exercise, self.cases = exercise, list(cases)
@@ -49,7 +49,7 @@ class Key:
             arrays, _ = to_arrays(exercise.oracle(*copied(args)))
             if len(arrays) != len(exercise.returns):
                 raise ValueError(
-                    f"oracle of {exercise.name!r} gives {len(arrays)} values, `returns` describes {len(exercise.returns)}"
+                    f"oracle of {exercise.name!r} gives {len(arrays)} values; `returns` says {len(exercise.returns)}"
                 )
             self.wanted.append(tuple(arrays))
         self.produced: dict[str, list[Arrays | None]] = {}
@@ -71,7 +71,7 @@ def wrong_answer(produces: Any, args: Args) -> Arrays | None:
 
 
 def judge(key: Key, outcomes: Sequence[dict[str, Any]]) -> Verdict:
-    """Judge the outcomes of `runner.call_case`, one per case, plus a repetition of the first if the exercise is deterministic.
+    """Judge the outcomes of `runner.call_case`: one per case, plus the first again if the exercise is deterministic.
 
     Args:
         key: cases and right answers.
@@ -86,8 +86,7 @@ def judge(key: Key, outcomes: Sequence[dict[str, Any]]) -> Verdict:
     empty = [o.get("kind") in ("none", "ellipsis") for o in outcomes]
     if all(empty):
         what = "..." if outcomes[0].get("kind") == "ellipsis" else "None"
-        why = "the stub is still there" if what == "..." else "a `return` may be missing"
-        return Verdict(NOT_ATTEMPTED, f"Not attempted yet: {exercise.name} returns {what} ({why}).")
+        return Verdict(NOT_ATTEMPTED, f"Not attempted yet, or a `return` is missing: {exercise.name} returns {what}.")
     answers: list[Arrays] = []
     for i, args in enumerate(key.cases):
         if i >= len(outcomes):
@@ -103,7 +102,8 @@ def judge(key: Key, outcomes: Sequence[dict[str, Any]]) -> Verdict:
     ]
     if wrong:
         found = misconception_of(key, answers, [i for i, _ in wrong])
-        place = f"{len(wrong)} of {len(key.cases)} inputs, for example with {call_arguments(exercise, key.cases[wrong[0][0]])}"
+        example = call_arguments(exercise, key.cases[wrong[0][0]])
+        place = f"{len(wrong)} of {len(key.cases)} inputs, for example with {example}"
         if found is not None:
             return Verdict(WRONG, f"{found.says}\nSeen on {place}: {wrong[0][1]}", found.name)
         hint = f"\n{exercise.hint}" if exercise.hint else ""
@@ -111,8 +111,8 @@ def judge(key: Key, outcomes: Sequence[dict[str, Any]]) -> Verdict:
     if not exercise.may_change_inputs and any(o.get("changed") for o in outcomes):
         return Verdict(
             WRONG,
-            "The values are right, but the function changes its input array, which the caller still needs: work on a copy "
-            "(`weight = weight.copy()`), or write `a = a / b` instead of `a /= b`.",
+            "The values are right, but the function changes its input array, which the caller still needs: work on "
+            "a copy (`weight = weight.copy()`), or write `a = a / b` instead of `a /= b`.",
             "changes-its-input",
         )
     if exercise.deterministic and len(outcomes) > len(key.cases):
@@ -208,7 +208,8 @@ def differs(exercise: Exercise, args: Args, got: Arrays, want: Arrays) -> str:
             return f"`{r.name}` is {describe(g.item())}, expected {describe(w.item())}."
         at = tuple(int(i) for i in np.argwhere(~good)[0])
         position = f"[{', '.join(map(str, at))}]"
-        return f"`{r.name}`{position} is {describe(g[at].item())}, expected {describe(w[at].item())} ({bad} of {good.size} elements differ)."
+        share = f"{bad} of {good.size} elements differ"
+        return f"`{r.name}`{position} is {describe(g[at].item())}, expected {describe(w[at].item())} ({share})."
     return ""
 
 

@@ -105,7 +105,8 @@ def problem_of(mutant: Mutant, verdicts: list[Any]) -> str:
     if mutant.named:
         other = [v for v in verdicts if v.misconception != mutant.named]
         if other:
-            return f"expected the diagnosis {mutant.named!r}, got {other[0].misconception or other[0].status!r}: {other[0].message}"
+            came = other[0].misconception or other[0].status
+            return f"expected the diagnosis {mutant.named!r}, got {came!r}: {other[0].message}"
     return ""
 
 
@@ -129,7 +130,6 @@ def table(outcomes: list[Outcome]) -> str:
         rejected = sum("accepted" not in o.problem for o in wrong)
         accepted = sum(not o.problem for o in right)
         diagnosed = sum(bool(o.misconception) for o in wrong)
-        rows.append(
-            f"{name:34} {f'{rejected}/{len(wrong)}':>15} {f'{diagnosed}/{len(wrong)}':>9} {f'{accepted}/{len(right)}':>15}"
-        )
+        shares = f"{rejected}/{len(wrong)}", f"{diagnosed}/{len(wrong)}", f"{accepted}/{len(right)}"
+        rows.append(f"{name:34} {shares[0]:>15} {shares[1]:>9} {shares[2]:>15}")
     return "\n".join(rows)

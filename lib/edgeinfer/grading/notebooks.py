@@ -1,5 +1,6 @@
-"""Finds the submissions of a class and takes the answers out of their notebooks. Trusts no file: a link, a pipe, bytes that
-are no notebook become a sentence for this one student. Runs nothing.
+"""Finds the submissions of a class and takes the answers out of their notebooks.
+
+Trusts no file: a link, a pipe, bytes that are no notebook become a sentence for this one student. Runs nothing.
 """
 
 import ast
@@ -52,7 +53,9 @@ def collect(folder: Path, lab: str) -> list[Submission]:
         FileNotFoundError: "no folder of submissions: ..."
     """
     if not folder.is_dir():
-        raise FileNotFoundError(f"no folder of submissions: {folder} is no folder; expected one notebook or folder per student")
+        raise FileNotFoundError(
+            f"no folder of submissions: {folder} is no folder; expected one notebook or folder per student"
+        )
     found: dict[str, Submission] = {}
     for entry in sorted(folder.iterdir(), key=lambda p: p.name):
         name = entry.name.encode("utf-8", "replace").decode("utf-8", "replace")
@@ -60,7 +63,9 @@ def collect(folder: Path, lab: str) -> list[Submission]:
             continue
         student = name.removesuffix(".ipynb")
         if student in found:
-            found[student] = Submission(student, None, f"There are two submissions: {student} and {student}.ipynb; remove one.")
+            found[student] = Submission(
+                student, None, f"There are two submissions: {student} and {student}.ipynb; remove one."
+            )
         elif entry.is_symlink():
             found[student] = Submission(student, None, "The submission is a link, not a file.")
         elif entry.is_dir():
@@ -92,7 +97,9 @@ def from_folder(folder: Path, student: str, lab: str) -> Submission:
     if len(named) == 1:
         return Submission(student, named[0])
     if not named:
-        return Submission(student, None, "The notebook is a link, not a file." if links else "The folder holds no notebook.")
+        return Submission(
+            student, None, "The notebook is a link, not a file." if links else "The folder holds no notebook."
+        )
     return Submission(student, None, f"There are {len(named)} notebooks; expected one, {lab}.ipynb.")
 
 
@@ -113,8 +120,8 @@ def read_bytes(path: Path) -> bytes:
             raise BadNotebook("The notebook is not a regular file.")
         if status.st_size > MAX_NOTEBOOK:
             raise BadNotebook(
-                f"The notebook has {status.st_size >> 20} MiB, at most {MAX_NOTEBOOK >> 20} are read: clear the outputs and hand it "
-                "in again."
+                f"The notebook has {status.st_size >> 20} MiB, at most {MAX_NOTEBOOK >> 20} are read: clear the "
+                "outputs and hand it in again."
             )
         return file.read(MAX_NOTEBOOK + 1)
 
@@ -163,9 +170,14 @@ def answer(cells: list[dict[str, Any]], exercise: str, stub: str = "") -> Answer
     """
     mine = [c for c in cells if c.get("cell_type") == "code" and grade_id(c) == exercise]
     if not mine:
-        return Answer(status="cell missing", message=f"The notebook has no cell {exercise!r}: it was removed or replaced.")
+        return Answer(
+            status="cell missing", message=f"The notebook has no cell {exercise!r}: it was removed or replaced."
+        )
     if len(mine) > 1:
-        return Answer(status="cell doubled", message=f"The notebook has {len(mine)} cells {exercise!r}; expected one. Copies count too.")
+        return Answer(
+            status="cell doubled",
+            message=f"The notebook has {len(mine)} cells {exercise!r}; expected one. Copies count too.",
+        )
     code = cell_source(mine[0])
     if len(code.encode()) > MAX_CELL:
         return Answer(status="cell too large", message=f"The cell {exercise!r} is longer than {MAX_CELL >> 10} KiB.")

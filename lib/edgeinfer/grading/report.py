@@ -40,12 +40,26 @@ def write(out: Path, lab: Lab, written: list[Any], records: list[dict[str, Any]]
         x = r["exercises"]
         found = [x[n]["misconception"] or ("" if x[n]["status"] == "right" else x[n]["status"]) for n in names]
         points = [f"{x[n]['points']:g}" for n in names]
-        rows.append([r["student"], lab.name, f"{r['score']:g}", f"{r['points']:g}", r["problem"], *points, *found, *("" for _ in written)])
+        rows.append(
+            [
+                r["student"],
+                lab.name,
+                f"{r['score']:g}",
+                f"{r['points']:g}",
+                r["problem"],
+                *points,
+                *found,
+                *("" for _ in written),
+            ]
+        )
     put(out / "grades.csv", sheet(columns, rows))
     total = records[0]["points"] if records else 0
     canvas = [[r["student"], "", "", r["student"], "", f"{r['score']:g}"] for r in records]
     first = ["    Points Possible", "", "", "", "", f"{total:g}"]
-    put(out / "canvas.csv", sheet(["Student", "ID", "SIS User ID", "SIS Login ID", "Section", lab.name], [first, *canvas]))
+    put(
+        out / "canvas.csv",
+        sheet(["Student", "ID", "SIS User ID", "SIS Login ID", "Section", lab.name], [first, *canvas]),
+    )
     moodle = [[r["student"], f"{r['score']:g}", f"{total:g}", feedback_line(r)] for r in records]
     put(out / "moodle.csv", sheet(["username", lab.name, "maximum grade", "feedback"], moodle))
     pages = out / "feedback"
@@ -70,7 +84,9 @@ def put(path: Path, text: str) -> None:
 def safe_name(student: str) -> str:
     """A file name for any student's name; different names never share one."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", student)[:60]
-    return plain if plain == student else f"{plain}-{hashlib.sha256(student.encode('utf-8', 'replace')).hexdigest()[:10]}"
+    return (
+        plain if plain == student else f"{plain}-{hashlib.sha256(student.encode('utf-8', 'replace')).hexdigest()[:10]}"
+    )
 
 
 def sheet(columns: list[str], rows: list[list[str]]) -> str:
@@ -91,7 +107,8 @@ def feedback_line(record: dict[str, Any]) -> str:
     if record["problem"]:
         return str(record["problem"])
     return "; ".join(
-        f"{n}: {v['status']}" + (f" ({v['misconception']})" if v["misconception"] else "") for n, v in record["exercises"].items()
+        f"{n}: {v['status']}" + (f" ({v['misconception']})" if v["misconception"] else "")
+        for n, v in record["exercises"].items()
     )
 
 
@@ -99,14 +116,18 @@ def page(title: str, body: str) -> str:
     policy = "default-src 'none'; style-src 'unsafe-inline'"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f'<meta name="viewport" content="width=device-width"><meta http-equiv="Content-Security-Policy" content="{policy}">'
+        '<meta name="viewport" content="width=device-width">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f"<style>{STYLE}</style></head><body>{body}</body></html>\n"
     )
 
 
 def feedback(lab: Lab, written: list[Any], record: dict[str, Any]) -> str:
     """The page of one student."""
-    body = [f"<h1>{html.escape(lab.name)}</h1><p>{html.escape(record['student'])}: {record['score']:g} of {record['points']:g} points</p>"]
+    body = [
+        f"<h1>{html.escape(lab.name)}</h1><p>{html.escape(record['student'])}: "
+        f"{record['score']:g} of {record['points']:g} points</p>"
+    ]
     if record["problem"]:
         body.append(f"<section><p>{html.escape(record['problem'])}</p></section>")
     else:
@@ -135,7 +156,10 @@ def overview(lab: Lab, records: list[dict[str, Any]], sandbox: str) -> str:
     scores = Counter(r["score"] for r in records)
     for score in sorted(scores, reverse=True):
         width = 20 * scores[score] / max(scores.values())
-        body.append(f"<tr><td>{score:g} of {total:g}</td><td>{scores[score]}</td><td><span class=bar style='width:{width:.1f}em'></span></td></tr>")
+        body.append(
+            f"<tr><td>{score:g} of {total:g}</td><td>{scores[score]}</td>"
+            f"<td><span class=bar style='width:{width:.1f}em'></span></td></tr>"
+        )
     body.append("</table><h2>Exercises</h2><table><tr><th>exercise</th><th>right</th><th>what else</th></tr>")
     for e in lab.exercises:
         verdicts = [r["exercises"][e.name] for r in records]
@@ -147,6 +171,7 @@ def overview(lab: Lab, records: list[dict[str, Any]], sandbox: str) -> str:
     for r in records:
         link = f"feedback/{safe_name(r['student'])}.html"
         body.append(
-            f'<tr><td><a href="{link}">{html.escape(r["student"])}</a></td><td>{r["score"]:g}</td><td>{html.escape(r["problem"])}</td></tr>'
+            f'<tr><td><a href="{link}">{html.escape(r["student"])}</a></td><td>{r["score"]:g}</td>'
+            f"<td>{html.escape(r['problem'])}</td></tr>"
         )
     return page(f"{lab.name}: class", "".join([*body, "</table>"]))

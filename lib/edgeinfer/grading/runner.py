@@ -1,7 +1,7 @@
-"""Calls a student's function and carries inputs and answers as plain bytes. Stands alone: only the standard library and numpy.
+"""Calls a student's function and carries inputs and answers as plain bytes. Needs only the standard library and numpy.
 
-In the sandbox it is the child's only program; the checks use its `call_case` in the notebook. It judges nothing and holds no
-answer. Wire format: 4 bytes length, a JSON head, then the raw bytes of the arrays in the order of the head. No pickle.
+In the sandbox it is the child's only program; the checks use its `call_case` in the notebook. It judges nothing and
+holds no answer. Wire format: 4 bytes length, a JSON head, then the raw bytes of the arrays in its order. No pickle.
 """
 
 import json
@@ -20,6 +20,7 @@ import numpy as np
 DTYPES = {"|b1", "|i1", "|u1", "<i2", "<u2", "<i4", "<u4", "<i8", "<u8", "<f2", "<f4", "<f8"}
 MAX_RETURNS = 16
 MAX_HEAD = 1 << 20
+READY = b"R"
 
 
 class Skip(Exception):
@@ -175,7 +176,7 @@ def unpack_cases(data: bytes) -> tuple[dict[str, Any], list[tuple[Any, ...]]]:
 
 
 def limit(spec: dict[str, Any]) -> None:
-    """Give up root, then limit the resources of this process and its children; hard, so that nothing inside can raise them."""
+    """Give up root, then limit this process and its children; hard limits, so that nothing inside can raise them."""
     import resource
 
     if spec["uid"]:  # root's processes are not counted; a uid of our own per running answer is
@@ -241,6 +242,7 @@ def main(source: BinaryIO) -> None:
     spec, cases = unpack_cases(source.read())
     limit(spec)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    write_all(answers, READY)  # starting Python does not count into the answer's time
     items: list[dict[str, Any]] = []
     try:
         function = make_answer(spec)

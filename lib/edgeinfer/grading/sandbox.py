@@ -1,7 +1,7 @@
 """Runs `runner.py` with one student's answer where it can reach nothing: no network, no files of ours, hard limits.
 
-With bubblewrap: own network, process and file name spaces, a read-only interpreter, 64 MiB of scratch memory. Without it:
-resource limits and a scrubbed environment only, which `describe` says. Judges nothing; gives back bytes.
+With bubblewrap: own network, process and file name spaces, a read-only interpreter, 64 MiB of scratch memory. Without
+it: resource limits and a scrubbed environment only, which `describe` says. Judges nothing; gives back bytes.
 """
 
 import contextlib
@@ -28,6 +28,7 @@ PACKAGE = RUNNER.parent.parent
 FIRST_UID = 61000
 SCRATCH = 64 << 20
 STDERR_LIMIT = 16 << 20
+START_UP = 60.0  # seconds for Python and numpy to start, on a busy machine
 ENVIRONMENT = {
     "PATH": "/usr/bin:/bin",
     "HOME": "/tmp",
@@ -42,7 +43,7 @@ class Limits:
     """Of one answer: processor seconds, wall clock seconds, bytes of memory, processes, bytes of answer."""
 
     cpu: int = 10
-    wall: float = 24
+    wall: float = 28
     memory: int = 1 << 30
     processes: int = 16
     answer: int = 16 << 20
@@ -90,7 +91,7 @@ class Sandbox:
             )
         reason = f" ({self.why})" if self.why else ""
         return (
-            f"WEAK, resource limits only{reason}: an answer could read files, the oracles among them, and use the network; "
+            f"WEAK, resource limits only{reason}: an answer could read files, even the oracles, and use the network; "
             "install bubblewrap to close this"
         )
 
@@ -113,7 +114,12 @@ class Sandbox:
             message = runner.pack_cases({**spec, **inside, "uid": uid, "paths": paths}, cases)
             started = time.monotonic()
             process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True, **options
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+                **options,
             )
             try:
                 status, data, said = self._watch(process, message, limits)
@@ -151,6 +157,7 @@ class Sandbox:
         """Feed the message and read the answer under every limit at once."""
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         started = time.monotonic()
+        end = started + START_UP
         todo, answer, said, noise = memoryview(message), bytearray(), b"", 0
         readers = {process.stdout, process.stderr}
         os.set_blocking(process.stdin.fileno(), False)
@@ -159,7 +166,7 @@ class Sandbox:
             now = time.monotonic()
             if self.stop.is_set():
                 return "interrupted", b"", ""
-            if now - started > limits.wall:
+            if now > end:
                 return "time limit", b"", said.decode(errors="replace")
             if now - looked > 0.25:
                 looked = now
@@ -188,16 +195,18 @@ class Sandbox:
                     if noise > STDERR_LIMIT:
                         return "output limit", b"", said.decode(errors="replace")
                 else:
+                    if not answer:  # the runner says that it is ready: now the answer's own time begins
+                        end = time.monotonic() + limits.wall
                     answer += piece
                     if len(answer) > limits.answer:
                         return "output limit", b"", said.decode(errors="replace")
         try:
-            code = process.wait(max(0.1, started + limits.wall - time.monotonic()))
+            code = process.wait(max(0.1, end - time.monotonic()))
         except subprocess.TimeoutExpired:
             return "time limit", b"", said.decode(errors="replace")
         text = said.decode(errors="replace")
-        if answer:
-            return "answered", bytes(answer), text
+        if len(answer) > 1:
+            return "answered", bytes(answer[1:]), text
         number = -code if code < 0 else code - 128
         if number in (signal.SIGXCPU, signal.SIGKILL):
             return ("time limit" if number == signal.SIGXCPU else "killed"), b"", text
@@ -245,7 +254,16 @@ def site_packages() -> str:
 def bubblewrap(root: bool, library: tuple[str, ...]) -> list[str]:
     """The command in front of the interpreter. The answer's own limits are set by the runner, inside."""
     command = ["bwrap", "--unshare-net", "--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
-    command += ["--die-with-parent", "--new-session", "--clearenv", "--hostname", "sandbox", "--ro-bind", "/usr", "/usr"]
+    command += [
+        "--die-with-parent",
+        "--new-session",
+        "--clearenv",
+        "--hostname",
+        "sandbox",
+        "--ro-bind",
+        "/usr",
+        "/usr",
+    ]
     for name in ("lib", "lib64", "lib32", "bin", "sbin"):
         if os.path.islink(f"/{name}"):
             command += ["--symlink", os.readlink(f"/{name}"), f"/{name}"]

@@ -1,1 +1,1 @@
-"""One file per lab: contracts, hidden inputs, independent oracles, named misconceptions. Never mounted in the sandbox."""
+"""One file per lab: contracts, inputs, independent oracles, named misconceptions. Never mounted in the sandbox."""
