@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
+TOP_LEVEL = ["pyproject.toml", "README.md", "LICENSE"]
 
 
 @pytest.fixture(scope="module")
@@ -16,7 +17,7 @@ def installed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     files = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "lib", "pyproject.toml", "README.md", "LICENSE"],
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "lib", *TOP_LEVEL],
         cwd=ROOT, capture_output=True, text=True, check=False,
     )  # fmt: skip
     if files.returncode != 0:
