@@ -1,1 +1,1 @@
-"""Trains the shipped model family again: `python -m edgeinfer.models.training` (hours on two cores; it can be resumed)."""
+"""Trains the shipped family again: `python -m edgeinfer.models.training` (hours on two cores; it can be resumed)."""

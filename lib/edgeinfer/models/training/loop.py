@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
@@ -21,12 +22,21 @@ from edgeinfer.models.training.data import Mixture
 from edgeinfer.models.training.network import Network
 
 
-@dataclass
+@dataclass(frozen=True)
+class Rate:
+    """Peak learning rates until `until` of the budget: of the matrices (Muon) and of everything else (AdamW)."""
+
+    until: float
+    matrices: float
+    others: float
+
+
+@dataclass(frozen=True)
 class Recipe:
     """What a run does: budget, learning rates, and the weights of the parts of its loss."""
 
     tokens: int
-    learning_rate: float = 4e-3
+    rates: tuple[Rate, ...] = (Rate(1.0, 2e-3, 1.4e-3),)
     warmup: int = 60
     steady_until: float = 0.35
     distil: float = 0.0  # weight of the divergence from the teacher's logits
@@ -57,8 +67,8 @@ def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Opti
         is_matrix = parameter.dim() == 2 and "embed_tokens" not in name and not name.endswith("moe.gate.weight")
         (matrices if is_matrix else others).append(parameter)
     return [
-        torch.optim.Muon(matrices, recipe.learning_rate, recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
-        torch.optim.AdamW(others, recipe.learning_rate, (0.9, 0.98), weight_decay=0.0),
+        torch.optim.Muon(matrices, 1.0, recipe.weight_decay, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, 1.0, (0.9, 0.98), weight_decay=0.0),
     ]
 
 
@@ -78,8 +88,6 @@ def load_state(folder: Path, network: nn.Module, optimizers: list[torch.optim.Op
     path = folder / "state.safetensors"
     if not path.exists():
         return {}
-    from safetensors import safe_open
-
     with safe_open(path, "pt") as file:
         meta = json.loads(file.metadata()["meta"])
     tensors = load_file(path)
@@ -92,6 +100,18 @@ def load_state(folder: Path, network: nn.Module, optimizers: list[torch.optim.Op
                 state.setdefault(int(rest[0]), {})[rest[1]] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return meta
+
+
+def read_network(folder: Path, network: nn.Module) -> None:
+    """Put the weights of a run's last checkpoint into `network`.
+
+    Raises:
+        FileNotFoundError: "training/target/state.safetensors is missing: train the target first".
+    """
+    path = folder / "state.safetensors"
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is missing: train the {folder.name} first")
+    network.load_state_dict({k[6:]: v for k, v in load_file(path).items() if k.startswith("model/")})
 
 
 class Run:
@@ -130,12 +150,16 @@ class Run:
                 loss = loss + recipe.distil * divergence(last, wanted, weights)
         return loss, answers
 
-    def rate(self, progress: float) -> float:
-        """Return the share of the peak learning rate at this step and `progress` (0 to 1) of the budget."""
+    def learning_rates(self, progress: float) -> tuple[float, float]:
+        """Return the rates of matrices and others at this step and `progress` (0 to 1) of the budget."""
+        peak = next((r for r in self.recipe.rates if progress < r.until), self.recipe.rates[-1])
         warm = min(1.0, (self.meta["step"] + 1) / self.recipe.warmup)
-        return warm * min(1.0, max(0.0, (1 - progress) / (1 - self.recipe.steady_until)))
+        share = warm * min(1.0, max(0.0, (1 - progress) / (1 - self.recipe.steady_until)))
+        return share * peak.matrices, share * peak.others
 
-    def advance(self, *, max_steps: int | None = None, save_every: float = 120.0, evaluate: Any = None) -> dict[str, Any]:
+    def advance(
+        self, *, max_steps: int | None = None, save_every: float = 120.0, evaluate: Any = None
+    ) -> dict[str, Any]:
         """Train on; save every `save_every` seconds and at the end.
 
         Args:
@@ -154,9 +178,9 @@ class Run:
             loss, answers = self._loss(tokens, labels, weights)
             loss.backward()
             nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
-            for optimizer in self.optimizers:
+            for optimizer, rate in zip(self.optimizers, self.learning_rates(progress), strict=True):
                 for group in optimizer.param_groups:
-                    group["lr"] = self.recipe.learning_rate * self.rate(progress)
+                    group["lr"] = rate
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
             meta["step"] += 1
