@@ -4,10 +4,12 @@ import os
 import subprocess
 import sys
 
+import numba
 import numpy as np
 import pytest
 from edgeinfer.kernels import (
     int4_matvec,
+    integer,
     matmul,
     pack,
     pack_int2,
@@ -26,7 +28,7 @@ from .conftest import PATHS
 
 def dense(quantized, activations) -> np.ndarray:
     """The product by its definition: exact integer sums of a group, then both scales, in float64."""
-    rows, columns = quantized.shape
+    rows = quantized.shape[0]
     size = quantized.group_size
     codes = quantized.codes.astype(np.int64).reshape(rows, -1, size) - quantized.zero_point[..., None].astype(np.int64)
     x = activations.codes.astype(np.int64).reshape(len(activations.codes), -1, size)
@@ -194,7 +196,10 @@ def test_a_machine_without_the_features_is_told_which_are_missing():
 
 @pytest.mark.skipif(not simd.available(), reason="no vector kernels on this machine")
 def test_the_dot_product_instruction_is_really_used(rng):
-    from edgeinfer.kernels import integer
-
-    matmul(pack(QUANTIZED), np.ones(64, np.float32), path="simd")
-    assert any("vpdpbusd" in code for code in integer._vector_4.inspect_asm().values())
+    packed, x = pack(QUANTIZED), quantize_activations(np.ones(64, np.float32), 32)
+    kernel = numba.njit(integer._vector_4.py_func)  # compiled anew: a cached kernel cannot be inspected
+    y = np.empty((1, 64), np.float32)
+    scale, zero = packed.scale.reshape(-1), packed.zero_point.reshape(-1)
+    kernel(packed.data, scale, zero, packed.middle, x.codes, x.scale, x.sums, 32, y, 0, 1)
+    (assembly,) = kernel.inspect_asm().values()
+    assert "vpdpbusd" in assembly and "zmm" in assembly

@@ -37,27 +37,36 @@ class QuantizedActivations:
         return (grouped * self.scale[..., None]).reshape(batch, columns)
 
 
+ROUND = np.float32(12582912.0)  # 1.5 * 2**23: adding it leaves the nearest integer in the low bits of the float
+ROUND_BITS = np.int32(0x4B400000)  # its pattern
+INFINITY_BITS = np.int32(0x7F800000)
+
+
 @compiled()
 def _quantize(x, group_size, codes, scale, sums):
-    """Fill codes, scale and sums; returns False when x holds NaN or infinity."""
+    """Fill codes, scale and sums; returns False when x holds NaN or infinity. Every loop vectorises without fast-math."""
     finite = True
+    shifted = np.empty(group_size, np.float32)
+    pattern = shifted.view(np.int32)
     for b in range(x.shape[0]):
-        row, out = x[b], codes[b]
-        pattern = row.view(np.int32)
         for g in range(scale.shape[1]):
-            first = g * group_size
-            # The largest magnitude by its bits: integers vectorise without fast-math, and NaN counts as largest.
-            largest = np.int32(0)
-            for i in range(first, first + group_size):
-                largest = max(largest, pattern[i] & np.int32(0x7FFFFFFF))
-            finite = finite and largest < np.int32(0x7F800000)
+            row = x[b, g * group_size : (g + 1) * group_size]
+            out = codes[b, g * group_size : (g + 1) * group_size]
+            bits = row.view(np.int32)
+            largest = np.int32(0)  # of the magnitudes, compared by their bits: NaN counts as largest of all
+            for i in range(group_size):
+                magnitude = np.int32(bits[i] & np.int32(0x7FFFFFFF))
+                largest = magnitude if magnitude > largest else largest
+            finite = finite and largest < INFINITY_BITS
             step = np.int32(largest).view(np.float32) / np.float32(127)
             inverse = np.float32(1) / step if step > np.float32(1e-38) else np.float32(0)
+            for i in range(group_size):
+                shifted[i] = row[i] * inverse + ROUND
             total = np.int32(0)
-            for i in range(first, first + group_size):
-                code = np.int32(np.rint(row[i] * inverse))
+            for i in range(group_size):
+                code = np.int32(pattern[i] - ROUND_BITS)
                 out[i] = code
-                total += code
+                total = np.int32(total + code)
             scale[b, g] = step
             sums[b, g] = total
     return finite

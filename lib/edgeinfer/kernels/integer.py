@@ -188,31 +188,24 @@ def _portable(w, scale, zero, middle, bits, xq, xs, xsum, group_size, y, first, 
     """The same sums by plain loops over the 64 rows of a block, which LLVM vectorises for whatever it compiles for."""
     per_byte = 8 // bits
     step = 4 * per_byte
-    mask = np.uint8(2**bits - 1)
+    mask = np.int32(2**bits - 1)
     groups = xs.shape[1]
+    words = w.view(np.int32)  # one row's four bytes of a step
     total = np.empty(BLOCK, np.int32)
     for block in range(first, last):
         for b in range(xq.shape[0]):
             out = y[b, block * BLOCK : (block + 1) * BLOCK]
             out[:] = np.float32(0)
-            at = block * (xq.shape[1] // step) * 256
+            at = block * (xq.shape[1] // step) * BLOCK
             for g in range(groups):
                 total[:] = 0
                 for k in range(g * group_size, (g + 1) * group_size, step):
-                    for s in range(per_byte):
-                        shift = np.uint8(s * bits)
-                        x0 = np.int32(xq[b, k + 4 * s])
-                        x1 = np.int32(xq[b, k + 4 * s + 1])
-                        x2 = np.int32(xq[b, k + 4 * s + 2])
-                        x3 = np.int32(xq[b, k + 4 * s + 3])
+                    for i in range(step):  # column k + i: byte i % 4 of the word, code i // 4 of the byte
+                        shift = np.int32(8 * (i % 4) + bits * (i // 4))
+                        x = np.int32(xq[b, k + i])
                         for r in range(BLOCK):
-                            total[r] += (
-                                np.int32((w[at + 4 * r] >> shift) & mask) * x0
-                                + np.int32((w[at + 4 * r + 1] >> shift) & mask) * x1
-                                + np.int32((w[at + 4 * r + 2] >> shift) & mask) * x2
-                                + np.int32((w[at + 4 * r + 3] >> shift) & mask) * x3
-                            )
-                    at += 256
+                            total[r] += np.int32((words[at + r] >> shift) & mask) * x
+                    at += BLOCK
                 p = (block * groups + g) * BLOCK
                 for r in range(BLOCK):
                     z = np.int32(zero[p + r]) if zero.size else np.int32(middle)

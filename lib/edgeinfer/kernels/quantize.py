@@ -1,7 +1,7 @@
-"""Round-to-nearest quantization of a weight matrix: per tensor, per channel or per group, symmetric or asymmetric, 2 to 8 bits.
+"""Round-to-nearest quantization of a weight matrix to 2..8 bits: per tensor, channel or group, symmetric or not.
 
 Knows codes, scales and zero points, and stores the codes bit-packed; knows nothing of activations, of second-order
-methods (`gptq`) or of the order of bytes that a fast product wants (`packing`). N = output rows, K = input columns, G = group.
+methods (`gptq`) or of the order of bytes that a fast product wants (`packing`). N = output rows, K = input columns.
 Source: Nagel et al., "A White Paper on Neural Network Quantization" (2021).
 """
 
@@ -98,7 +98,7 @@ def check_group_size(group_size: int, columns: int) -> int:
     """Raise unless group_size divides the number of columns.
 
     Raises:
-        ValueError: "group_size 48 does not divide in_features 256; choose one of 16, 32, 64, 128, 256 or pad the weight."
+        ValueError: "group_size 48 does not divide in_features 256; choose one of 16, 32, ... or pad the weight."
     """
     if not isinstance(group_size, (int, np.integer)) or isinstance(group_size, bool) or group_size < 1:
         raise ValueError(f"group_size must be a positive integer, got {group_size!r}.")
@@ -117,8 +117,8 @@ def scale_and_zero_point(
     """Scale and zero point that cover the interval [low, high] with 2**bits codes.
 
     Symmetric: the scale is max(|low|, |high|) over 2**(bits-1) - 1, and code 0 stays unused, so that +x and -x are both
-    exact. Asymmetric: the interval is widened to hold 0, because padding and ReLU make exact zeros. An interval of width
-    0 gets scale 1, so that nothing is divided by zero.
+    exact. Asymmetric: the interval is widened to hold 0, because padding and ReLU make exact zeros. An interval of
+    width 0 gets scale 1, so that nothing is divided by zero.
 
     Args:
         low, high: float32 arrays of one shape.

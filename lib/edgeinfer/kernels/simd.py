@@ -1,8 +1,9 @@
-"""Vector registers for Numba: 512-bit LLVM vectors as ordinary Numba values, and the byte instructions of AVX-512 on them.
+"""Vector registers for Numba: 512-bit LLVM vectors as ordinary values, and AVX-512's byte instructions on them.
 
 Knows the registers and the machine's features; knows nothing of weights. Numba cannot find `vpdpbusd` or a byte shuffle
 in a plain loop (look at `inspect_asm()`), so the few instructions that low-bit products live on are named here, once.
-Every kernel that uses them has a portable twin; `available()` says which of the two runs. Source: Intel SDM (vol. 2), LLVM LangRef.
+Every kernel that uses them has a portable twin; `available()` says which of the two runs.
+Source: Intel's Software Developer's Manual, volume 2; LLVM Language Reference.
 """
 
 import contextlib
@@ -75,8 +76,8 @@ _AVAILABLE = available()
 def compiled(**options: Any) -> Callable[[Callable], Callable]:
     """`numba.njit` with the interpreter lock released and the result cached on disk where a cache can be written.
 
-    A cached kernel is used again while its own file and this one are unchanged, so a kernel may inline functions of these
-    two files only.
+    A cached kernel is used again while its own file and this one are unchanged, so a kernel may inline functions of
+    these two files only.
     """
 
     def decorate(function: Callable) -> Callable:

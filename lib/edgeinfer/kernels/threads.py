@@ -16,7 +16,7 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def over_blocks(kernel: Callable, arguments: tuple[Any, ...], blocks: int, threads: int) -> None:
-    """Call kernel(*arguments, first, last) for a division of range(blocks) into `threads` runs; the caller takes the last.
+    """Call kernel(*arguments, first, last) on `threads` runs that divide range(blocks); the caller takes the last.
 
     Raises:
         ValueError: "threads must be a positive integer, got 0."
