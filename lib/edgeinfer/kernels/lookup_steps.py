@@ -82,7 +82,7 @@ def ternary_weights(packed: NDArray[np.uint8], columns: int) -> NDArray[np.int8]
 
 
 def ternary_tables(x: NDArray[np.int32], g: int) -> NDArray[np.int32]:
-    """Sums of g integer activations with all weights -1, 0, 1: (K // g, 3**g), exact; the first weight is the top digit."""
+    """Sums of g integer activations with weights -1, 0, 1: (K // g, 3**g), exact; first weight, top digit."""
     weights = np.arange(3**g)[:, None] // 3 ** np.arange(g - 1, -1, -1) % 3 - 1
     return x.reshape(-1, g).astype(np.int32) @ weights.T.astype(np.int32)
 
