@@ -44,7 +44,7 @@ INFINITY_BITS = np.int32(0x7F800000)
 
 @compiled()
 def _quantize(x, group_size, codes, scale, sums):
-    """Fill codes, scale and sums; returns False when x holds NaN or infinity. Every loop vectorises without fast-math."""
+    """Fill codes, scale and sums; returns False when x is not finite. Every loop vectorises without fast-math."""
     finite = True
     shifted = np.empty(group_size, np.float32)
     pattern = shifted.view(np.int32)

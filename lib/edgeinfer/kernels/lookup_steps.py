@@ -152,3 +152,34 @@ def lookup_work(
 def dense_operations(rows: int, columns: int) -> int:
     """Multiplications and additions of the ordinary product."""
     return 2 * rows * columns
+
+
+def binary_planes(w: NDArray[np.float32], bits: int, rounds: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Binary coding of each row, greedy start and alternating refit: w is about the sum of alphas[b] * planes[b].
+
+    Args:
+        w: (G, L) float32, one group a row.
+        bits: planes.
+        rounds: of refitting all scales together and giving each weight the nearest sum; 0 is the greedy start.
+
+    Returns:
+        alphas (G, bits) float64 and planes (G, bits, L) int8 of -1 and +1.
+    """
+    rest = w.astype(np.float64)
+    planes = np.empty((len(w), bits, w.shape[1]))
+    alphas = np.empty((len(w), bits))
+    for b in range(bits):
+        planes[:, b] = np.where(np.signbit(rest), -1.0, 1.0)
+        alphas[:, b] = (rest * planes[:, b]).mean(-1)
+        rest -= alphas[:, b, None] * planes[:, b]
+    patterns = 2.0 * np.unpackbits(np.arange(2**bits, dtype=np.uint8)[:, None], axis=1, bitorder="little")[:, :bits] - 1
+    for _ in range(rounds):
+        gram = planes @ planes.transpose(0, 2, 1)
+        alphas = np.einsum("gij,gj->gi", np.linalg.pinv(gram, hermitian=True), np.einsum("gbl,gl->gb", planes, w))
+        sums = alphas @ patterns.T
+        order = np.argsort(sums, axis=1)
+        ordered = np.take_along_axis(sums, order, 1)
+        middle = (ordered[:, 1:] + ordered[:, :-1]) / 2
+        rank = (w[:, :, None] > middle[:, None, :]).sum(-1)
+        planes = patterns[np.take_along_axis(order, rank, 1)].transpose(0, 2, 1)
+    return alphas, planes.astype(np.int8)

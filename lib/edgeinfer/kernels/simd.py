@@ -184,7 +184,8 @@ load_i8x64, load_f32x16, load_i32x16 = _make_load(i8x64), _make_load(f32x16), _m
 store_i8x64, store_f32x16, store_i32x16 = _make_store(i8x64), _make_store(f32x16), _make_store(i32x16)
 splat_i8, splat_i16 = _make_splat(i8x64, types.int8), _make_splat(i16x32, types.int16)
 splat_i32, splat_f32 = _make_splat(i32x16, types.int32), _make_splat(f32x16, types.float32)
-and_i8 = _make_binary(i8x64, "and_")
+and_i8, or_i8, add_i8 = _make_binary(i8x64, "and_"), _make_binary(i8x64, "or_"), _make_binary(i8x64, "add")
+and_i16 = _make_binary(i16x32, "and_")
 add_i16, sub_i16 = _make_binary(i16x32, "add"), _make_binary(i16x32, "sub")
 add_i32, sub_i32, mul_i32 = _make_binary(i32x16, "add"), _make_binary(i32x16, "sub"), _make_binary(i32x16, "mul")
 add_f32, mul_f32 = _make_binary(f32x16, "fadd"), _make_binary(f32x16, "fmul")
@@ -242,6 +243,13 @@ def load_u8_as_i32(typing, array, index):
         )
 
     return i32x16(array, types.intp), generate
+
+
+@intrinsic
+def table_of_byte(typing):
+    """0, 16, 32, 48 in the four bytes of every lane: byte j of a lane looks into the j-th of four tables of 16."""
+    numbers = ir.Constant(i8x64.llvm, [0, 16, 32, 48] * 16)
+    return i8x64(), lambda context, builder, signature, args: numbers
 
 
 @intrinsic
@@ -305,20 +313,22 @@ def to_f32(typing, a):
     return f32x16(i32x16), lambda context, builder, signature, args: builder.sitofp(args[0], f32x16.llvm)
 
 
-def _make_half(first: int):
+def _make_half(first: int, widen: str):
     @intrinsic
     def half(typing, a):
         def generate(context, builder, signature, args):
             nothing = ir.Constant(i16x32.llvm, ir.Undefined)
             lanes = builder.shuffle_vector(args[0], nothing, _lanes(range(first, first + 16)))
-            return builder.zext(lanes, i32x16.llvm)
+            return getattr(builder, widen)(lanes, i32x16.llvm)
 
         return i32x16(i16x32), generate
 
     return half
 
 
-low_half_u16, high_half_u16 = _make_half(0), _make_half(16)  # lanes 0..15 and 16..31, unsigned, as 32-bit lanes
+# lanes 0..15 and 16..31 as 32-bit lanes, unsigned and signed
+low_half_u16, high_half_u16 = _make_half(0, "zext"), _make_half(16, "zext")
+low_half_i16, high_half_i16 = _make_half(0, "sext"), _make_half(16, "sext")
 
 
 @intrinsic
