@@ -120,6 +120,8 @@ def apply_roles(notebook: NotebookNode, lab: Lab, name: str) -> None:
     for cell in notebook.cells:
         role, points = cell.metadata.pop("role", None), cell.metadata.pop("points", None)
         where = f"{name}: cell {cell.id!r}"
+        if role not in (None, "solution", "check", "written"):
+            raise LabError(f"{where} has role={role!r}; expected solution, check or written")
         marked = find_regions(cell.source, BEGIN, END, where)
         hidden = find_regions(cell.source, BEGIN_HIDDEN, END_HIDDEN, where)
         if hidden and role != "check":
@@ -148,12 +150,10 @@ def apply_roles(notebook: NotebookNode, lab: Lab, name: str) -> None:
                 raise LabError(f'{where} must call lab.check("{exercise}", {exercise})')
             checked.append(exercise)
             cell.metadata["nbgrader"] = nbgrader_metadata(cell.id, True, False, exercises[exercise].points)
-        elif role == "written":
+        else:
             if cell.cell_type != "markdown" or not isinstance(points, int | float):
                 raise LabError(f"{where} is a written answer; it must be Markdown and say points=...")
             cell.metadata["nbgrader"] = nbgrader_metadata(cell.id, True, True, points)
-        else:
-            raise LabError(f"{where} has role={role!r}; expected solution, check or written")
     for e in exercises:
         if solved.count(e) != 1 or checked.count(e) != 1:
             came = f"{solved.count(e)} and {checked.count(e)}"

@@ -156,7 +156,8 @@ def summary_page(results: list[dict[str, Any]]) -> str:
     head = "<tr><th>lab</th><th>s</th><th>processor s</th><th>peak GB</th><th>slowest cell</th><th>result</th></tr>"
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Labs</title>'
-        "<style>body{font:16px system-ui;margin:2rem}td,th{padding:.3rem .8rem;text-align:left}</style><h1>Labs, executed with papermill</h1>"
+        "<style>body{font:16px system-ui;margin:2rem}"
+        "td,th{padding:.3rem .8rem;text-align:left}</style><h1>Labs, executed with papermill</h1>"
         f"<table>{head}{rows}</table></html>\n"
     )
 
