@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from edgeinfer.models import corpus
+from edgeinfer.models import corpus, tasks
 from edgeinfer.models.checkpoint import find_folder, load_tokenizer, read_tensors, torch_dtype
 from edgeinfer.models.config import read_config
 from edgeinfer.models.decoder import Decoder
@@ -83,10 +83,9 @@ def generate(model: Decoder, prompt_tokens: Tensor, max_new_tokens: int, stop: i
 @cache
 def _encoded(split: str) -> Tensor:
     tokenizer = load_tokenizer("target")
-    begin, end = tokenizer.token_to_id("<|begin|>"), tokenizer.token_to_id("<|end|>")
     ids: list[int] = []
     for encoding in tokenizer.encode_batch(list(corpus.text(split))):
-        ids += [begin, *encoding.ids, end]
+        ids += [tasks.BEGIN, *encoding.ids, tasks.END]
     return torch.tensor(ids)
 
 

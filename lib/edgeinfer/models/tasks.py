@@ -65,7 +65,7 @@ def words(tokenizer: Tokenizer) -> Words:
 
 
 def _digits(tokenizer: Tokenizer) -> dict[str, int]:
-    return {c: tokenizer.token_to_id(c) for c in "0123456789+="}
+    return {c: tokenizer.get_vocab()[c] for c in "0123456789+="}
 
 
 def recall(rng: np.random.Generator, vocabulary: Words, length: int, pairs: int) -> Sequence:
@@ -90,9 +90,9 @@ def recall(rng: np.random.Generator, vocabulary: Words, length: int, pairs: int)
     return Sequence(np.array(tokens[:length], np.int64), np.array(weights[:length], np.float32))
 
 
-def copying(rng: np.random.Generator, vocabulary_size: int, length: int, period: int) -> Sequence:
-    """Repeat `period` random tokens until `length` is full: every token after the first period is determined."""
-    block = rng.integers(len(SPECIAL_TOKENS), vocabulary_size, period)
+def copying(rng: np.random.Generator, choices: np.ndarray, length: int, period: int) -> Sequence:
+    """Repeat `period` tokens drawn from `choices` until `length` is full: all after the first period is determined."""
+    block = choices[rng.integers(0, len(choices), period)]
     tokens = np.concatenate([[BEGIN], np.tile(block, length // period + 1)])[:length]
     weights = np.ones(length, np.float32)
     weights[: period + 1] = FREE
@@ -158,7 +158,9 @@ def held_out_sums(tokenizer: Tokenizer, rng: np.random.Generator, count: int) ->
         tokens: (count, 12) int64, from <|begin|>, padded after <|end|>.
         answers: (count, 12) bool, True at the digits of the result and at <|end|>.
     """
-    digits, rows, marks = _digits(tokenizer), [], []
+    digits = _digits(tokenizer)
+    rows: list[list[int]] = []
+    marks: list[list[bool]] = []
     while len(rows) < count:
         a, b = (int(n) for n in rng.integers(10, 100, 2))
         if is_held_out_sum(a, b):
@@ -199,7 +201,8 @@ def recall_questions(
 
 def addition_questions(tokenizer: Tokenizer, count: int, seed: int = 0, trained: bool = False) -> list[Question]:
     """Ask for sums of two two-digit numbers, held out unless `trained`; the answer is its digits and <|end|>."""
-    rng, digits, questions = np.random.default_rng((seed, 2)), _digits(tokenizer), []
+    rng, digits = np.random.default_rng((seed, 2)), _digits(tokenizer)
+    questions: list[Question] = []
     while len(questions) < count:
         a, b = (int(n) for n in rng.integers(10, 100, 2))
         if is_held_out_sum(a, b) != trained:
@@ -213,8 +216,9 @@ def copying_questions(
 ) -> list[Question]:
     """Ask to go on with the second repetition of `period` random tokens, `answer` tokens from its first quarter on."""
     rng, size, questions = np.random.default_rng((seed, period, 3)), tokenizer.get_vocab_size(), []
+    choices = np.arange(len(SPECIAL_TOKENS), size)
     for _ in range(count):
-        row, start = copying(rng, size, 2 * period + 1, period).tokens, 1 + period + period // 4
+        row, start = copying(rng, choices, 2 * period + 1, period).tokens, 1 + period + period // 4
         questions.append(Question(row[:start], row[start : start + answer], float(size) ** -answer))
     return questions
 

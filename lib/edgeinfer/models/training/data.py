@@ -6,7 +6,8 @@ of the network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -15,27 +16,38 @@ from torch import Tensor
 
 from edgeinfer.models import corpus, tasks
 
+MIXED = {"recall": 0.40, "copying": 0.15, "addition": 0.20, "needle": 0.25}
+MATCHING = {"recall": 0.45, "copying": 0.45, "addition": 0.10, "needle": 0.0}
+ANSWER_WEIGHT = 4.0  # answers from the context are few among the tokens of their row
+
 
 @dataclass(frozen=True)
 class Phase:
-    """A part of the curriculum: until `until` of the budget, rows of `length` tokens, lists of up to `pairs` notes."""
+    """A part of the curriculum: until `until` of the budget, rows of `length` tokens, lists of up to `pairs` notes.
+
+    `text` is the share of the rows that are real text; the rest are tasks in the proportions of `shares`. Copied blocks
+    have up to `period` tokens (None: half a row), taken from the words alone or from the whole vocabulary.
+    """
 
     until: float
     length: int
     pairs: int
-    text: float  # share of the rows that are real text; the rest are tasks
+    text: float
+    shares: Mapping[str, float] = field(default_factory=lambda: MIXED)
+    period: int | None = None
+    copy_words: bool = False
 
 
-# Short rows are quicker and show an induction head its first examples; long ones come last.
+# Short rows are quicker. Looking things up in the context (induction) does not appear by itself in so few tokens: the
+# third part therefore shows little else. Long rows come last.
 CURRICULUM = (
     Phase(0.1095, 128, 6, 0.35),
     Phase(0.2024, 256, 12, 0.50),
-    Phase(0.42, 128, 8, 0.45),
+    Phase(0.4189, 128, 8, 0.45),
+    Phase(0.55, 128, 5, 0.25, MATCHING, 24, True),
     Phase(0.85, 256, 32, 0.60),
     Phase(1.00, 512, 32, 0.60),
 )
-ANSWER_WEIGHT = 4.0  # answers from the context are few among the tokens of their row
-SHARES = {"recall": 0.40, "copying": 0.15, "addition": 0.20, "needle": 0.25}
 
 
 def text_tokens(tokenizer: Tokenizer, split: str) -> np.ndarray:
@@ -54,6 +66,8 @@ class Mixture:
         self.curriculum = curriculum
         self.text = text_tokens(tokenizer, "train")
         self.words = tasks.words(tokenizer)
+        self.copied = np.concatenate([self.words.keys, self.words.values])
+        self.everything = np.arange(len(tasks.SPECIAL_TOKENS), tokenizer.get_vocab_size())
 
     def phase(self, progress: float) -> Phase:
         """Return the part of the curriculum at `progress` (0 to 1) of the budget."""
@@ -64,9 +78,10 @@ class Mixture:
         start = int(rng.integers(0, len(self.text) - length))
         if rng.random() < phase.text:
             return tasks.Sequence(self.text[start : start + length], np.ones(length, np.float32))
-        kind = rng.choice(list(SHARES), p=list(SHARES.values()))
+        kind = rng.choice(list(phase.shares), p=list(phase.shares.values()))
         if kind == "copying":
-            return tasks.copying(rng, self.tokenizer.get_vocab_size(), length, int(rng.integers(8, phase.length // 2)))
+            period = int(rng.integers(8, phase.period or phase.length // 2))
+            return tasks.copying(rng, self.copied if phase.copy_words else self.everything, length, period)
         if kind == "addition":
             return tasks.addition(rng, self.tokenizer, length)
         if kind == "recall":

@@ -17,7 +17,7 @@ from edgeinfer.models.training.network import Network, ternary_weight
 def hugging_face_config(config: dict[str, Any]) -> dict[str, Any]:
     """Return the contents of `config.json` for a training configuration."""
     is_moe = "num_local_experts" in config
-    extra = {
+    extra: dict[str, Any] = {
         "architectures": ["MixtralForCausalLM" if is_moe else "LlamaForCausalLM"],
         "model_type": "mixtral" if is_moe else "llama",
         "tie_word_embeddings": True,

@@ -1,7 +1,7 @@
 """The training loop: loss, two optimizers, checkpoints that can be resumed, a JSON log. It knows no member by name.
 
-Matrices are trained with Muon, the embedding, norms and routers with AdamW; the learning rate warms up, stays, and falls
-linearly to zero. A checkpoint holds model, optimizers and step as safetensors and JSON. Source: muon, adamw.
+Matrices are trained with Muon, the embedding, norms and routers with AdamW; the learning rate warms up, stays, and
+falls linearly to zero. A checkpoint holds model, optimizers and step as safetensors and JSON. Source: muon, adamw.
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ def divergence(logits: Tensor, teacher: Tensor, weights: Tensor) -> Tensor:
 
 def make_optimizers(network: nn.Module, recipe: Recipe) -> list[torch.optim.Optimizer]:
     """Give matrices to Muon and everything else to AdamW."""
-    matrices, others = [], []
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in network.named_parameters():
         is_matrix = parameter.dim() == 2 and "embed_tokens" not in name and not name.endswith("moe.gate.weight")
         (matrices if is_matrix else others).append(parameter)
@@ -165,7 +166,7 @@ class Run:
         Args:
             max_steps: stop after so many steps of this call (None: at the budget).
             save_every: seconds between checkpoints.
-            evaluate: called with the network every tenth of an hour's tokens; its dict goes into the log.
+            evaluate: called with the network every hundred steps; its dict goes into the log.
 
         Returns:
             The run's meta data: step, tokens, seconds, log.

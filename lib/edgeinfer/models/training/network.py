@@ -1,7 +1,7 @@
 """The network as training sees it: differentiable, compiled as a whole, parameters under their Hugging Face names.
 
-Inference has its own decoder (`edgeinfer.models.decoder`); the tests hold the two equal on the same weights. Attention is
-matmul, mask, softmax: on processors the backward pass of the fused kernel is the slower one. Source: llama, mixtral,
+Inference has its own decoder (`edgeinfer.models.decoder`); the tests hold the two equal on the same weights. Attention
+is matmul, mask, softmax: on processors the backward pass of the fused kernel is slower. Source: llama, mixtral,
 layerskip, bitnet-b158.
 """
 
@@ -37,7 +37,7 @@ def ternary_weight(weight: Tensor) -> Tensor:
 
 
 class Linear(nn.Module):
-    """A product with weight (N, K); with `ternary`, the weight is rounded forward and passed straight through backward."""
+    """A product with weight (N, K); with `ternary` the weight is rounded forward, and gradients pass unchanged."""
 
     def __init__(self, inputs: int, outputs: int, ternary: bool) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map x (..., K) to (..., N)."""
-        weight = self.weight
+        weight: Tensor = self.weight
         if self.ternary:
             weight = weight + (ternary_weight(weight) - weight).detach()
         return functional.linear(x, weight)
@@ -119,7 +119,7 @@ class Experts(nn.Module):
         super().__init__()
         self.count, self.chosen = config["num_local_experts"], config["num_experts_per_tok"]
         self.gate = Linear(config["hidden_size"], self.count, False)
-        self.experts = nn.ModuleList(
+        self.experts: Any = nn.ModuleList(
             Expert(config["hidden_size"], config["intermediate_size"]) for _ in range(self.count)
         )
 
@@ -158,21 +158,29 @@ class Layer(nn.Module):
         return x + out, aux
 
 
+class Body(nn.Module):
+    """Embedding, layers and norms, under the prefix `model.` of the Hugging Face names."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        size, eps = config["hidden_size"], config["rms_norm_eps"]
+        self.embed_tokens = nn.Embedding(config["vocab_size"], size)
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
+        self.norm = Norm(size, eps)
+        self.exit_norms = nn.ModuleDict({str(n): Norm(size, eps) for n in config.get("exit_layers", ())})
+
+
 class Network(nn.Module):
     """Token ids to the logits of every exit; parameters are named as in the Hugging Face file, the head is tied."""
+
+    cos: Tensor
+    sin: Tensor
 
     def __init__(self, config: Config) -> None:
         super().__init__()
         self.config = config
         self.exits = tuple(config.get("exit_layers", ()))
-        self.model = nn.Module()
-        self.model.embed_tokens = nn.Embedding(config["vocab_size"], config["hidden_size"])
-        self.model.layers = nn.ModuleList(Layer(config) for _ in range(config["num_hidden_layers"]))
-        self.model.norm = Norm(config["hidden_size"], config["rms_norm_eps"])
-        if self.exits:
-            self.model.exit_norms = nn.ModuleDict(
-                {str(n): Norm(config["hidden_size"], config["rms_norm_eps"]) for n in self.exits}
-            )
+        self.model = Body(config)
         half = config["head_dim"] // 2
         frequency = config["rope_theta"] ** (-torch.arange(half, dtype=torch.float32) / half)
         angles = torch.outer(torch.arange(config["max_position_embeddings"], dtype=torch.float32), frequency)

@@ -1,7 +1,7 @@
 """Starting weights of the members that are made from the target: which tensor of the target goes where.
 
-Experts are cut from the target's feed-forward network: the neurons that matter most go into every expert, the others are
-clustered by what excites them, and the router starts at the clusters' centres. Source: sparse-upcycling, moefication.
+Experts are cut from the target's feed-forward network: the neurons that matter most go into every expert, the others
+are clustered by what excites them, and the router starts at the centres. Source: sparse-upcycling, moefication.
 """
 
 from __future__ import annotations
