@@ -80,8 +80,10 @@ def load_catalogue(path: Path | None = None) -> list[dict[str, Any]]:
     import yaml
 
     path = path or book_folder() / "systems.yaml"
+    # The C loader is some ten times as fast and just as safe; it is missing where PyYAML was built without libyaml.
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
+        entries = yaml.load(path.read_text(encoding="utf-8"), loader)
     except FileNotFoundError as error:
         raise CatalogueError(f"no catalogue at {path.name}; expected a YAML list of systems there") from error
     except yaml.YAMLError as error:
