@@ -45,7 +45,8 @@ CURRICULUM = (
     Phase(0.2024, 256, 12, 0.50),
     Phase(0.4189, 128, 8, 0.45),
     Phase(0.55, 128, 5, 0.25, MATCHING, 24, True),
-    Phase(0.85, 256, 32, 0.60),
+    Phase(0.72, 256, 16, 0.45, {"recall": 0.40, "copying": 0.25, "addition": 0.10, "needle": 0.25}),
+    Phase(0.86, 256, 32, 0.60),
     Phase(1.00, 512, 32, 0.60),
 )
 

@@ -14,7 +14,9 @@ from tokenizers import Tokenizer
 
 from edgeinfer.models import corpus
 from edgeinfer.models.training import tokenizer as tokenizer_training
+from edgeinfer.models.training.cards import write_card
 from edgeinfer.models.training.data import CURRICULUM, Mixture, Phase
+from edgeinfer.models.training.export import export
 from edgeinfer.models.training.loop import Rate, Recipe, Run, read_network
 from edgeinfer.models.training.network import Network
 from edgeinfer.models.training.progress import make_evaluation
@@ -111,6 +113,19 @@ def tokenizer_in(folder: Path) -> Tokenizer:
     return Tokenizer.from_file(str(place / "tokenizer.json"))
 
 
+def seed_of(name: str) -> int:
+    """Return the seed of a member's data and weights."""
+    return SEED + list(MEMBERS).index(name)
+
+
+def finish(name: str, folder: Path, out: Path) -> None:
+    """Export a trained member to `out`/NAME, measure it, and write its card, loss curve and log there."""
+    network = Network(MEMBERS[name].config)
+    meta = read_network(folder / name, network)
+    export(network, folder / "tokenizer", out / name)
+    write_card(name, MEMBERS[name].made, out / name, meta, seed_of(name))
+
+
 def train(name: str, folder: Path) -> None:
     """Train one member in `folder`/NAME, going on where an earlier run stopped.
 
@@ -118,7 +133,7 @@ def train(name: str, folder: Path) -> None:
         FileNotFoundError: "training/target/state.safetensors is missing: train the target first".
     """
     member, tokenizer = MEMBERS[name], tokenizer_in(folder)
-    torch.manual_seed(SEED)
+    torch.manual_seed(seed_of(name))
     network = Network(member.config)
     teacher = None
     if name != "target":
@@ -128,5 +143,5 @@ def train(name: str, folder: Path) -> None:
         if member.starts_from_target:
             start_from(network, target)
         teacher = target if member.recipe.distil else None
-    mixture = Mixture(tokenizer, SEED + list(MEMBERS).index(name), member.tokens_per_step, member.curriculum)
+    mixture = Mixture(tokenizer, seed_of(name), member.tokens_per_step, member.curriculum)
     Run(folder / name, network, mixture, member.recipe, teacher).advance(evaluate=make_evaluation(tokenizer))

@@ -84,15 +84,27 @@ def save_state(folder: Path, network: nn.Module, optimizers: list[torch.optim.Op
     (folder / "state.new").replace(folder / "state.safetensors")
 
 
-def load_state(folder: Path, network: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
-    """Put a checkpoint back; return its meta data ({} where there is none)."""
+def read_network(folder: Path, network: nn.Module) -> dict[str, Any]:
+    """Put the weights of a run's last checkpoint into `network`; return the run's step, tokens, seconds and log.
+
+    Raises:
+        FileNotFoundError: "training/target/state.safetensors is missing: train the target first".
+    """
     path = folder / "state.safetensors"
     if not path.exists():
-        return {}
+        raise FileNotFoundError(f"{path} is missing: train the {folder.name} first")
     with safe_open(path, "pt") as file:
         meta = json.loads(file.metadata()["meta"])
-    tensors = load_file(path)
-    network.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model/")})
+    network.load_state_dict({k[6:]: v for k, v in load_file(path).items() if k.startswith("model/")})
+    return meta
+
+
+def load_state(folder: Path, network: nn.Module, optimizers: list[torch.optim.Optimizer]) -> dict[str, Any]:
+    """Put a checkpoint back, optimizers included; return its meta data ({} where there is none)."""
+    if not (folder / "state.safetensors").exists():
+        return {}
+    meta = read_network(folder, network)
+    tensors = load_file(folder / "state.safetensors")
     for number, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
@@ -101,18 +113,6 @@ def load_state(folder: Path, network: nn.Module, optimizers: list[torch.optim.Op
                 state.setdefault(int(rest[0]), {})[rest[1]] = tensor
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return meta
-
-
-def read_network(folder: Path, network: nn.Module) -> None:
-    """Put the weights of a run's last checkpoint into `network`.
-
-    Raises:
-        FileNotFoundError: "training/target/state.safetensors is missing: train the target first".
-    """
-    path = folder / "state.safetensors"
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is missing: train the {folder.name} first")
-    network.load_state_dict({k[6:]: v for k, v in load_file(path).items() if k.startswith("model/")})
 
 
 class Run:
