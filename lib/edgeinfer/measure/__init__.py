@@ -5,6 +5,7 @@ Importing it is quick and imports neither torch nor numba nor numpy; it knows no
 
 from edgeinfer.measure.comparison import Comparison, Work
 from edgeinfer.measure.counters import Counter, count_operations, count_read, count_write, torch_flops
+from edgeinfer.measure.known_models import KNOWN_MODELS
 from edgeinfer.measure.limits import Limits, measure_limits
 from edgeinfer.measure.machine import Cache, Machine, describe_machine
 from edgeinfer.measure.presets import PRESETS, Preset
@@ -13,6 +14,7 @@ from edgeinfer.measure.timing import compare, rotating
 from edgeinfer.measure.work import ModelShape, StepWork
 
 __all__ = [
+    "KNOWN_MODELS",
     "PRESETS",
     "Cache",
     "Comparison",

@@ -2,7 +2,7 @@
 
 The model is plain arithmetic without numpy, so that an explorer can run it anywhere. It knows no kernel. Overlap of
 memory traffic and arithmetic is assumed to be perfect: the roofline is a bound, not a forecast.
-Source: williams2009roofline.
+Source: roofline.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ def attainable(intensity: float, peak: float, bandwidth: float) -> float:
         peak: GOP/s of the processor for the number format.
         bandwidth: GB/s of the memory level that feeds it.
 
-    Source: williams2009roofline.
+    Source: roofline.
     """
     return min(peak, intensity * bandwidth)
 

@@ -3,7 +3,7 @@
 Pure arithmetic on a configuration (Llama-style: GQA, gated feed-forward, optional experts); no weights, no numpy, no
 machine. An operation is one multiply or one add. Counted are the matrix products and the bytes that they must move at
 least once; norms, rotary positions and softmax are left out: they add less than a percent of the operations.
-Source: llama, gqa, kaplan2020scaling (two operations per weight and token).
+Source: llama, gqa.
 """
 
 from __future__ import annotations
