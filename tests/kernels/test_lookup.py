@@ -36,9 +36,7 @@ def looked_up(codes, scale, offset, tables, bits, size):
     st.integers(1, 2),
     st.integers(0, 2**32 - 1),
 )
-def test_product_equals_the_sum_of_table_entries_on_any_shape(
-    bits, symmetric, rows, groups, size, batch, threads, seed
-):
+def test_product_equals_the_sum_of_entries_on_any_shape(bits, symmetric, rows, groups, size, batch, threads, seed):
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((rows, groups * size)).astype(np.float32)
     x = rng.standard_normal((batch, groups * size) if batch else groups * size).astype(np.float32)

@@ -5,7 +5,12 @@ code elsewhere; EDGEINFER_SIMD=0 forces the latter. Needs NumPy and Numba; torch
 """
 
 from edgeinfer.kernels.activations import QuantizedActivations, quantize_activations
+from edgeinfer.kernels.adaptor import KernelLinear, QuantizedModel, quantize_model
+from edgeinfer.kernels.any_precision import AnyPrecisionWeight, any_precision_matmul, any_precision_quantize
+from edgeinfer.kernels.awq import ActivationAware, activation_aware_scale
+from edgeinfer.kernels.bcq import BinaryCodedWeight, binary_coding, binary_matmul
 from edgeinfer.kernels.bits import pack_bits, unpack_bits
+from edgeinfer.kernels.gptq import gptq_quantize, output_error, second_moment
 from edgeinfer.kernels.integer import int2_matvec, int4_matvec, int8_matvec, matmul
 from edgeinfer.kernels.lookup import (
     LookupTables,
@@ -15,29 +20,52 @@ from edgeinfer.kernels.lookup import (
     pack_lookup,
     quantize_sign,
 )
+from edgeinfer.kernels.low_rank import LowRank, low_rank_compensation
+from edgeinfer.kernels.outliers import OutlierSplit, outlier_columns, split_outliers
 from edgeinfer.kernels.packing import PackedWeight, pack, pack_int2, pack_int4, pack_int8
 from edgeinfer.kernels.quantize import (
     QuantizedWeight,
+    from_codes,
     quantization_error,
     quantize_groupwise,
     quantize_per_channel,
     quantize_per_tensor,
 )
 from edgeinfer.kernels.ternary import TernaryWeight, pack_ternary, ternarize, ternary_matmul
+from edgeinfer.kernels.w4a8 import W4A8Weight, clip_search, pack_w4a8, quantize_clipped, w4a8_matmul
 
 __all__ = [
+    "ActivationAware",
+    "AnyPrecisionWeight",
+    "BinaryCodedWeight",
+    "KernelLinear",
     "LookupTables",
     "LookupWeight",
+    "LowRank",
+    "OutlierSplit",
     "PackedWeight",
     "QuantizedActivations",
+    "QuantizedModel",
     "QuantizedWeight",
     "TernaryWeight",
+    "W4A8Weight",
+    "activation_aware_scale",
+    "any_precision_matmul",
+    "any_precision_quantize",
+    "binary_coding",
+    "binary_matmul",
     "build_tables",
+    "clip_search",
+    "from_codes",
+    "gptq_quantize",
     "int2_matvec",
     "int4_matvec",
     "int8_matvec",
     "lookup_matmul",
+    "low_rank_compensation",
     "matmul",
+    "outlier_columns",
+    "output_error",
     "pack",
     "pack_bits",
     "pack_int2",
@@ -45,13 +73,19 @@ __all__ = [
     "pack_int8",
     "pack_lookup",
     "pack_ternary",
+    "pack_w4a8",
     "quantization_error",
     "quantize_activations",
+    "quantize_clipped",
     "quantize_groupwise",
+    "quantize_model",
     "quantize_per_channel",
     "quantize_per_tensor",
     "quantize_sign",
+    "second_moment",
+    "split_outliers",
     "ternarize",
     "ternary_matmul",
     "unpack_bits",
+    "w4a8_matmul",
 ]

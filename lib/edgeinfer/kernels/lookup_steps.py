@@ -154,25 +154,34 @@ def dense_operations(rows: int, columns: int) -> int:
     return 2 * rows * columns
 
 
-def binary_planes(w: NDArray[np.float32], bits: int, rounds: int) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
-    """Binary coding of each row, greedy start and alternating refit: w is about the sum of alphas[b] * planes[b].
+def binary_planes(
+    w: NDArray[np.float32], bits: int, rounds: int, start: NDArray[np.int8] | None = None, offset: bool = False
+) -> tuple[NDArray[np.float64], NDArray[np.int8]]:
+    """Binary coding of each row by alternating refit: w is about the sum over b of alphas[b] * planes[b].
 
     Args:
         w: (G, L) float32, one group a row.
         bits: planes.
-        rounds: of refitting all scales together and giving each weight the nearest sum; 0 is the greedy start.
+        rounds: of refitting all scales together and giving each weight the nearest sum; 0 leaves the greedy start.
+        start: planes (G, bits, L) to begin with, such as those of a uniform code; None for the greedy start.
+        offset: add a constant per group, as one more plane that is +1 everywhere; needs at least one round.
 
     Returns:
-        alphas (G, bits) float64 and planes (G, bits, L) int8 of -1 and +1.
+        alphas (G, bits) float64 and planes (G, bits, L) int8 of -1 and +1; with an offset, bits + 1 of each.
     """
+    groups, length = w.shape
+    alphas, planes = np.zeros((groups, bits)), np.empty((groups, bits, length))
     rest = w.astype(np.float64)
-    planes = np.empty((len(w), bits, w.shape[1]))
-    alphas = np.empty((len(w), bits))
     for b in range(bits):
         planes[:, b] = np.where(np.signbit(rest), -1.0, 1.0)
         alphas[:, b] = (rest * planes[:, b]).mean(-1)
         rest -= alphas[:, b, None] * planes[:, b]
+    if start is not None:
+        planes = start.astype(np.float64)
     patterns = 2.0 * np.unpackbits(np.arange(2**bits, dtype=np.uint8)[:, None], axis=1, bitorder="little")[:, :bits] - 1
+    if offset:
+        planes = np.concatenate([planes, np.ones((groups, 1, length))], axis=1)
+        patterns = np.hstack([patterns, np.ones((2**bits, 1))])
     for _ in range(rounds):
         gram = planes @ planes.transpose(0, 2, 1)
         alphas = np.einsum("gij,gj->gi", np.linalg.pinv(gram, hermitian=True), np.einsum("gbl,gl->gb", planes, w))
@@ -183,3 +192,26 @@ def binary_planes(w: NDArray[np.float32], bits: int, rounds: int) -> tuple[NDArr
         rank = (w[:, :, None] > middle[:, None, :]).sum(-1)
         planes = patterns[np.take_along_axis(order, rank, 1)].transpose(0, 2, 1)
     return alphas, planes.astype(np.int8)
+
+
+def binary_lookup_matvec(
+    alphas: NDArray, planes: NDArray[np.int8], x: NDArray[np.float32], rows: int, g: int = 8
+) -> NDArray[np.float64]:
+    """W x for a binary-coded W by look-ups in tables of g activations (LUT-GEMM takes 8).
+
+    Args:
+        alphas: (rows * G, planes), planes: (rows * G, planes, L): row-major groups of each output row.
+        x: (G * L,) float32.
+        rows: N.
+        g: activations per table, at most 8, divides L.
+
+    Returns:
+        (rows,) float64.
+    """
+    groups, count, length = planes.shape
+    tables = signed_sums(x, g).reshape(groups // rows, length // g, -1)
+    bits = (planes > 0).reshape(rows, groups // rows, count, length // g, g)
+    index = (bits * (1 << np.arange(g))).sum(-1)
+    group, block = np.arange(groups // rows)[:, None, None], np.arange(length // g)
+    sums = tables[group, block, index].sum(-1, dtype=np.float64)
+    return np.asarray((sums * alphas.reshape(rows, groups // rows, count)).sum((1, 2)))

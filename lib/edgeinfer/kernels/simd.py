@@ -212,6 +212,17 @@ def shift_left_8(typing, a):
 
 
 @intrinsic
+def shift_left_4(typing, a):
+    """Shift every 16-bit lane left by four bits: with a mask after it, low halves of bytes become high ones."""
+
+    def generate(context, builder, signature, args):
+        shifted = builder.shl(builder.bitcast(args[0], i16x32.llvm), ir.Constant(i16x32.llvm, [4] * 32))
+        return builder.bitcast(shifted, i8x64.llvm)
+
+    return i8x64(i8x64), generate
+
+
+@intrinsic
 def broadcast_4_bytes(typing, array, index):
     """The four bytes array[index : index + 4] in each of the sixteen 32-bit lanes: the operand of a dot product."""
 

@@ -52,3 +52,15 @@ def activations(value: Any, columns: int) -> NDArray[np.float32]:
     if array.ndim not in (1, 2) or array.shape[-1] != columns:
         raise ValueError(f"x must have shape ({columns},) or (batch, {columns}) for this weight, got {array.shape}.")
     return np.ascontiguousarray(array, dtype=np.float32).reshape(-1, columns)
+
+
+def finite_activations(value: Any, columns: int) -> NDArray[np.float32]:
+    """`activations` that are finite.
+
+    Raises:
+        ValueError: "x contains NaN or infinite values; a product with them means nothing."
+    """
+    array = activations(value, columns)
+    if not np.isfinite(array).all():
+        raise ValueError("x contains NaN or infinite values; a product with them means nothing.")
+    return array
