@@ -2,7 +2,7 @@
 
 It knows nothing of what is drawn. The first six colours are told apart under protan, deutan and tritan vision
 (tests/figures holds this), and reach a contrast of 3:1 on their background. Source: the palette starts from Okabe and
-Ito's eight colours, darkened (light page) or lightened (dark page) where they were too faint.
+Ito's eight colours; hue and lightness were then moved until every pair stayed apart for every kind of eye.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # Order is the order of use. Never tell two things apart by colour alone: vary the marker or the dash as well.
-PALETTE: tuple[str, ...] = ("#0072b2", "#c44601", "#00745a", "#a8479b", "#8a6a00", "#3d3d3d")
-PALETTE_DARK: tuple[str, ...] = ("#56b4e9", "#ff8f5a", "#2fd0a5", "#e79be0", "#f0c849", "#d0d0d0")
-NAMES: tuple[str, ...] = ("blue", "vermilion", "green", "purple", "ochre", "grey")
+PALETTE: tuple[str, ...] = ("#1568b3", "#e06910", "#009c7d", "#c13f8f", "#6b4a00", "#222222")
+PALETTE_DARK: tuple[str, ...] = ("#5aa0e0", "#f08a4b", "#40d8b0", "#b9559f", "#ffe27a", "#dcdcdc")
+NAMES: tuple[str, ...] = ("blue", "orange", "green", "purple", "brown", "black")
 MARKERS: tuple[str, ...] = ("o", "s", "^", "D", "v", "P")
 DASHES: tuple[tuple[float, ...], ...] = ((), (6, 3), (2, 2), (8, 3, 2, 3), (1, 2), (10, 4))
 INK, INK_DARK = "#1f2328", "#e6e6e6"

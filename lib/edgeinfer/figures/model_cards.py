@@ -1,0 +1,96 @@
+"""The page of the shipped models: a table from their configurations, and their model cards, read from the files.
+
+It knows the files of a Hugging Face folder, not the models; it loads no weights. A member that this copy lacks is said
+to be missing.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+from edgeinfer.figures.charts import number_text
+
+MEMBERS = ("target", "draft", "relu", "moe", "early_exit", "ternary")
+
+
+def shipped_folder() -> Path:
+    """Returns the folder that holds one folder for each shipped model."""
+    return Path(str(files("edgeinfer"))) / "models" / "shipped"
+
+
+def parameters(weights: Path) -> int:
+    """Returns the number of weights in a safetensors file, from its header alone.
+
+    Raises:
+        ValueError: "model.safetensors is no safetensors file ...".
+    """
+    with weights.open("rb") as handle:
+        length = int.from_bytes(handle.read(8), "little")
+        if not 2 <= length <= weights.stat().st_size - 8:
+            raise ValueError(f"{weights.name} is no safetensors file: its header length is {length}; copy it again")
+        header = json.loads(handle.read(length))
+    count = 0
+    for name, entry in header.items():
+        if name != "__metadata__":
+            size = 1
+            for extent in entry["shape"]:
+                size *= extent
+            count += size
+    return count
+
+
+def describe(folder: Path) -> dict[str, Any]:
+    """Returns what the table shows of one model: sizes and shape, from config.json and the header of the weights."""
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    weights = folder / "model.safetensors"
+    heads, shared = config["num_attention_heads"], config.get("num_key_value_heads", config["num_attention_heads"])
+    experts = config.get("num_local_experts", 0)
+    return {
+        "parameters": parameters(weights),
+        "megabytes": weights.stat().st_size / 1e6,
+        "layers": config["num_hidden_layers"],
+        "width": config["hidden_size"],
+        "heads": f"{heads} ({shared} for keys and values)" if shared != heads else str(heads),
+        "feed-forward": f"{config['intermediate_size']}, {config.get('hidden_act', 'silu')}"
+        + (f", {experts} experts ({config['num_experts_per_tok']} used)" if experts else ""),
+    }
+
+
+def table(folder: Path | None = None, members: Iterable[str] = MEMBERS) -> str:
+    """Returns the family as a Markdown table; members without files are named below it."""
+    folder = folder or shipped_folder()
+    lines = [
+        "| Model | Parameters | File | Layers | Width | Attention heads | Feed-forward |",
+        "| --- | ---: | ---: | ---: | ---: | --- | --- |",
+    ]
+    missing = []
+    for name in members:
+        if not (folder / name / "config.json").is_file() or not (folder / name / "model.safetensors").is_file():
+            missing.append(name)
+            continue
+        d = describe(folder / name)
+        lines.append(
+            f"| `{name}` | {number_text(d['parameters'] / 1e6)} million | {d['megabytes']:.1f} MB | {d['layers']} | "
+            f"{d['width']} | {d['heads']} | {d['feed-forward']} |"
+        )
+    if missing:
+        lines += [
+            "",
+            "Not part of this copy (`make models` trains them): " + ", ".join(f"`{m}`" for m in missing) + ".",
+        ]
+    return "\n".join(lines)
+
+
+def card(name: str, folder: Path | None = None) -> str:
+    """Returns the model card of `name` as Markdown without headings (they become bold lines, for use inside a page)."""
+    path = (folder or shipped_folder()) / name / "README.md"
+    if not path.is_file():
+        return f"The model `{name}` is not part of this copy; `make models` trains it."
+    text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.S).strip()
+    text = re.sub(r"\A# .*\n+", "", text)
+    return re.sub(r"^#{1,6} +(.*?) *$", r"**\1**", text, flags=re.M)
