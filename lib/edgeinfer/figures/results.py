@@ -1,0 +1,106 @@
+"""The benchmark page: every comparison that `make bench` has written, with the machine that it ran on.
+
+It knows the two JSON formats of `measure` (a comparison, a machine) and finds them wherever a benchmark's file holds them;
+it measures nothing. Without files it says how to make them.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgeinfer.measure.comparison import FORMAT as COMPARISON
+from edgeinfer.measure.comparison import Comparison
+
+MACHINE = "edgeinfer.machine/1"
+
+
+@dataclass(frozen=True)
+class Section:
+    """One piece of the page as HTML, and the same in plain text."""
+
+    html: str
+    text: str
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+    def __repr__(self) -> str:
+        return self.text
+
+
+def results_folder() -> Path:
+    """Returns `benchmarks/results` of the checkout that this library belongs to."""
+    return Path(__file__).resolve().parents[3] / "benchmarks" / "results"
+
+
+def find(value: Any, wanted: str, path: tuple[str, ...] = ()) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yields (name, dictionary) of everything inside `value` whose "format" is `wanted`."""
+    if isinstance(value, dict):
+        if value.get("format") == wanted:
+            yield " ".join(path), value
+            return
+        for key, inside in value.items():
+            yield from find(inside, wanted, (*path, str(key)) if key != "comparisons" else path)
+    elif isinstance(value, list):
+        for number, inside in enumerate(value):
+            name = (
+                inside.get("title", inside.get("name", str(number + 1)))
+                if isinstance(inside, dict)
+                else str(number + 1)
+            )
+            yield from find(inside, wanted, (*path, str(name)))
+
+
+def benchmark_sections(folder: Path | None = None) -> list[Section]:
+    """Returns the sections of the page, one for each file, in the order of their names.
+
+    Args:
+        folder: where the JSON files are (default: `benchmarks/results`).
+
+    Raises:
+        ValueError: "kernels.json is no JSON file ...; run make bench again".
+    """
+    files = sorted((folder or results_folder()).glob("*.json"))
+    if not files:
+        sentence = "No benchmark has been run in this copy yet; make bench measures and writes the results."
+        return [Section(f"<p>{html.escape(sentence)}</p>", sentence)]
+    return [_section(path) for path in files]
+
+
+def _section(path: Path) -> Section:
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path.name} is no JSON file ({error}); run make bench again") from error
+    title = str(raw.get("title", path.stem.replace("_", " "))) if isinstance(raw, dict) else path.stem
+    parts, words = [f"<h2>{html.escape(title)}</h2>"], [title]
+    for _, machine in find(raw, MACHINE):
+        line = describe_machine(machine)
+        parts.append(f"<p>{html.escape(line)}</p>")
+        words.append(line)
+        break
+    for name, comparison in find(raw, COMPARISON):
+        result = Comparison.from_json(json.dumps(comparison))
+        if name:
+            parts.append(f"<h3>{html.escape(name.replace('_', ' '))}</h3>")
+        parts.append(result._repr_html_())
+        words += [name, result.table()]
+    for note in raw.get("notes", []) if isinstance(raw, dict) else []:
+        parts.append(f"<p>{html.escape(str(note))}</p>")
+        words.append(str(note))
+    return Section("\n".join(parts), "\n".join(words))
+
+
+def describe_machine(machine: dict[str, Any]) -> str:
+    """Returns one sentence about the machine from what its description holds; unknown parts are left out."""
+    known = [str(machine[key]) for key in ("processor", "cpu", "name", "architecture") if machine.get(key)][:1]
+    for key, words in (("physical_cores", "cores"), ("usable_cores", "usable cores"), ("cores", "cores")):
+        if machine.get(key):
+            known.append(f"{machine[key]} {words}")
+            break
+    return "Measured on: " + (", ".join(known) or "a machine that could not describe itself") + "."
