@@ -39,6 +39,7 @@ def execute_one(job: dict[str, Any]) -> None:
             str(executed),
             parameters=job["parameters"],
             execution_timeout=job["cell_seconds"],
+            start_timeout=300,
             cwd=job["folder"],
             kernel_name="python3",
             progress_bar=False,

@@ -17,7 +17,7 @@ from edgeinfer.grading.sandbox import FIRST_UID, Limits, Run, Sandbox
 RIGHT = "def quantize(weight, bits):\n    s = np.abs(weight).max() / (2 ** (bits - 1) - 1)\n    return np.round(weight / s).astype(np.int8), s\n"
 NAME = "def quantize(weight, bits):\n"
 
-# student -> (code of the cell `quantize`, statuses that are expected)
+# student -> (code of the cell `quantize`, statuses that are expected). On a busy machine time may run out first.
 HOSTILE = {
     "right": (RIGHT, {"right"}),
     "right_prints_much": ("print('x' * 100000)\n" + RIGHT, {"right"}),
@@ -32,7 +32,7 @@ HOSTILE = {
     "endless_at_import": ("while True: pass", {"time limit"}),
     "ignores_signals": ("import signal\nsignal.signal(signal.SIGXCPU, signal.SIG_IGN)\n" + NAME + "    while True: pass", {"time limit", "killed"}),
     "memory": (NAME + "    x = np.ones(1 << 40); return x, 1.0", {"memory limit"}),
-    "memory_slowly": (NAME + "    x = []\n    while True: x.append(bytearray(1 << 24))", {"memory limit"}),
+    "memory_slowly": (NAME + "    x = []\n    while True: x.append(bytearray(1 << 24))", {"memory limit", "time limit"}),
     "fork_bomb": ("import os\n" + NAME + "    while True:\n        try: os.fork()\n        except OSError: pass", {"time limit", "killed", "process limit"}),
     "daemon": ("import os\nif os.fork() == 0:\n    os.setsid()\n    while True: pass\n" + NAME + "    return 1", {"time limit", "killed", "wrong", "no answer"}),
     "os_exit": ("import os\n" + NAME + "    os._exit(0)", {"no answer"}),
@@ -42,7 +42,7 @@ HOSTILE = {
     "reads_oracle": ("import edgeinfer.grading.exercise as e\nquantize = e.load_lab('lab99_sample')['quantize'].oracle", {"error"}),
     "reads_files": ("import os\n" + NAME + "    raise ValueError(sorted(os.listdir('/')) + os.listdir('/tmp'))", {"error"}),
     "writes_root": (NAME + "    open('/x', 'w').write('x')", {"error"}),
-    "fills_disk": (NAME + "    for i in range(10**6): open(f'/tmp/{i}', 'wb').write(bytes(1 << 24))", {"error", "memory limit"}),
+    "fills_disk": (NAME + "    for i in range(10**6): open(f'/tmp/{i}', 'wb').write(bytes(1 << 24))", {"error", "memory limit", "time limit"}),
     "socket": ("import socket\n" + NAME + "    socket.create_connection(('127.0.0.1', 22), 2)", {"error"}),
     "flood": ("import os\n" + NAME + "    while True:\n        for f in range(3, 12):\n            try: os.write(f, bytes(65536))\n            except OSError: pass", {"output limit"}),
     "stderr_flood": ("import sys\n" + NAME + "    while True: sys.stderr.write('x' * 65536)", {"output limit", "time limit"}),

@@ -64,7 +64,7 @@ LAB = Lab(
                 ),
             ],
             points=2,
-            seconds=2,
+            seconds=1,
         ),
         Exercise(
             name="dequantize",
@@ -78,7 +78,7 @@ LAB = Lab(
                 ),
             ],
             points=1,
-            seconds=2,
+            seconds=1,
         ),
     ],
 )
