@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -79,8 +80,8 @@ def test_a_batch_depends_on_seed_and_step_only(mixture: Mixture) -> None:
 
 def test_every_member_reaches_the_end_of_its_curriculum() -> None:
     assert CURRICULUM[-1].until == 1.0
-    assert all(a.until < b.until for a, b in zip(CURRICULUM, CURRICULUM[1:], strict=False))
-    assert list(MEMBERS)[0] == "target" and set(models.shipped()) <= set(MEMBERS)
+    assert all(a.until < b.until for a, b in itertools.pairwise(CURRICULUM))
+    assert next(iter(MEMBERS)) == "target" and set(models.shipped()) <= set(MEMBERS)
 
 
 def test_the_tokenizer_is_learnt_again_from_the_corpus_alike(tmp_path: Path) -> None:

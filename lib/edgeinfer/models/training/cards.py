@@ -198,7 +198,7 @@ experiments.
 | --- | --- |
 {curve}
 
-![held-out loss over tokens](loss.svg)
+The whole log is in `training_log.json`, its curve in `loss.svg`.
 
 Licence of the weights: Apache-2.0. The training text keeps its own licence.
 """
