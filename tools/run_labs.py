@@ -12,6 +12,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -76,6 +77,18 @@ def execute_one(job: dict[str, Any]) -> None:
         "slowest_cell": slowest,
     }
     print(json.dumps({**done, "problem": problem}))
+
+
+def end_with_parent() -> None:
+    """A child whose parent was killed does not go on alone; its kernel follows it."""
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def write_whole(path: Path, text: str) -> None:
@@ -209,6 +222,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == [CHILD]:
+        end_with_parent()
         execute_one(json.loads(sys.argv[2]))
     else:
         try:

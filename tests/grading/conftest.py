@@ -6,7 +6,6 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
 from edgeinfer.grading.exercise import Lab, import_file, load_lab
 
 HERE = Path(__file__).parent

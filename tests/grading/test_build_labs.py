@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a fault and what is said about it are one line of the table
 """What `make labs` writes, what it refuses, and that an interruption leaves nothing half-made."""
 
 import json
@@ -8,7 +9,6 @@ import sys
 
 import nbformat
 import pytest
-
 from edgeinfer.grading.notebooks import read_cells
 
 

@@ -1,4 +1,4 @@
-"""The student-facing checks: whose function is called, what is recognised, and that nothing a student does breaks them."""
+"""The student-facing checks: whose function is called, what is recognised, and that no answer breaks them."""
 
 import sys
 import threading
@@ -6,12 +6,11 @@ import types
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-
 from edgeinfer.grading import checks
 from edgeinfer.grading.exercise import Exercise, Lab, Misconception, Returns, load_lab
 from edgeinfer.grading.judge import NOT_ATTEMPTED
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 
 @pytest.fixture(autouse=True)

@@ -1,3 +1,4 @@
+# ruff: noqa: E501 - a hostile answer is one line of the table
 """A class with hostile and broken submissions is graded: each gets its verdict, the honest ones their points."""
 
 import csv
@@ -6,7 +7,6 @@ import os
 
 import numpy as np
 import pytest
-
 from edgeinfer.grading import grade as grading
 from edgeinfer.grading import notebooks, report, runner
 from edgeinfer.grading.__main__ import main
@@ -293,7 +293,7 @@ def test_an_answer_that_needs_another_gets_the_students_own(sandbox):
 
 @pytest.mark.parametrize("bad", [b"", b"\0", b"\xff\xff\xff\xff", b"\2\0\0\0{}", b"\2\0\0\0[]x", b"\1\0\0\0["])
 def test_bytes_that_are_no_answer_are_refused(bad):
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"\w"):
         runner.unpack(bad)
     key = Key(Exercise("f", "", lambda r: [(1,)], lambda x: x, (Returns("y"),)), [(1,)])
     assert grading.verdict(key, Run("answered", bad)).points == 0

@@ -3,7 +3,6 @@
 import json
 
 import pytest
-
 from edgeinfer.grading.exercise import import_file
 
 from .conftest import HERE, TOOLS

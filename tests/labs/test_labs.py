@@ -1,7 +1,7 @@
 """Every solution runs from the first to the last cell with strict checks, every unsolved lab with soft ones (nbval).
 
-nbval compares no outputs here, since none are stored: asserts and checks in the cells decide. It runs as a process of its own,
-because nbval and our own tests want different settings of the same pytest.
+nbval compares no outputs here, since none are stored: asserts and checks in the cells decide. It runs as a process of
+its own, because nbval and our own tests want different settings of the same pytest.
 """
 
 import os
