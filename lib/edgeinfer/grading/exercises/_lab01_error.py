@@ -136,8 +136,8 @@ SECOND_ORDER = Exercise(
     misconceptions=[
         Misconception(
             "no-update",
-            "The column is rounded, but nothing makes up for it: this is plain round-to-nearest. The later columns take "
-            "over the error: weight -= outer(error, inverse_hessian[column]) / inverse_hessian[column, column].",
+            "The column is rounded, but nothing makes up for it: this is plain round-to-nearest. The later columns "
+            "take over the error: weight -= outer(error, inverse_hessian[column]) / inverse_hessian[column, column].",
             produces=lambda *a: _mistaken_step(*a, update=False),
         ),
         Misconception(
@@ -154,8 +154,8 @@ SECOND_ORDER = Exercise(
         ),
         Misconception(
             "root-of-the-diagonal",
-            "You divide by the square root of the diagonal. That belongs to the Cholesky form, where the row is divided "
-            "by it as well; with the inverse itself the divisor is inverse_hessian[column, column].",
+            "You divide by the square root of the diagonal. That belongs to the Cholesky form, where the row is "
+            "divided by it as well; with the inverse itself the divisor is inverse_hessian[column, column].",
             produces=lambda *a: _mistaken_step(*a, divide="root"),
         ),
         Misconception(
@@ -267,9 +267,9 @@ def _inverse(weight: np.ndarray, inputs: np.ndarray, alpha: float) -> tuple[np.n
 
 ACTIVATION = Exercise(
     name="activation_scale",
-    contract="weight float32 (N, K), inputs float32 (T, K) seen by the layer, alpha float 0..1 -> scaled floating (N, K) "
-    "= weight with column k times factor[k], factor floating (K,) = m**alpha / sqrt(max(m**alpha) * min(m**alpha)) with "
-    "m[k] the mean of |inputs[:, k]|, at least 1e-5",
+    contract="weight float32 (N, K), inputs float32 (T, K) seen by the layer, alpha float 0..1 -> scaled floating "
+    "(N, K) = weight with column k times factor[k], factor floating (K,) = m**alpha / sqrt(max(m**alpha) * "
+    "min(m**alpha)) with m[k] the mean of |inputs[:, k]|, at least 1e-5",
     make_cases=_activation_cases,
     oracle=_activation,
     returns=(Returns("scaled", dtype="floating", rtol=1e-3, atol=1e-6), Returns("factor", dtype="floating", rtol=1e-3)),
@@ -313,7 +313,7 @@ ACTIVATION = Exercise(
         ),
         Misconception(
             "not-normalised",
-            "The factors are not normalised: divide by sqrt(max * min), so that the grid as a whole stays where it was.",
+            "The factors are not normalised: divide by sqrt(max * min), so that the grid as a whole stays put.",
             produces=lambda w, x, a: _mistaken_factor(w, _size(x), a, "no"),
         ),
         Misconception(
@@ -339,7 +339,7 @@ ACTIVATION = Exercise(
         ),
         Misconception(
             "alpha-as-factor",
-            "alpha is an exponent, not a factor: m**alpha, not m * alpha. (A common factor vanishes in the normalisation.)",
+            "alpha is an exponent, not a factor: m**alpha, not m * alpha. (A common factor cancels in the normalisation.)",
             produces=lambda w, x, a: _mistaken_factor(w, a * _size(x), 1.0),
         ),
         Misconception(

@@ -1,8 +1,9 @@
-"""Exercises of lab 1, quantization from scratch; one file for grids and products, one for the smarter roundings."""
+"""Exercises of lab 1, quantization from scratch; grids, the integer product, the smarter roundings."""
 
 from edgeinfer.grading.exercise import Lab
 from edgeinfer.grading.exercises._lab01_error import ACTIVATION, SECOND_ORDER
-from edgeinfer.grading.exercises._lab01_grid import GROUPS, PRODUCT, SYMMETRIC
+from edgeinfer.grading.exercises._lab01_grid import GROUPS, SYMMETRIC
+from edgeinfer.grading.exercises._lab01_product import PRODUCT
 
 LAB = Lab(
     name="lab01_quantization",
