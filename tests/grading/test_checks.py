@@ -73,6 +73,13 @@ def test_the_librarys_own_function_is_no_answer(lab, function):
     assert not lab.check("dequantize", function)
 
 
+def test_an_attribute_that_is_called_like_a_room_of_the_library_is_no_use_of_it(lab):
+    space = {"measure": sys.modules["edgeinfer.grading"]}
+    code = "def dequantize(codes, scale):\n    class T: measure = scale\n    return codes * T().measure\n"
+    exec(code, space)  # noqa: S102 - as a notebook does
+    assert lab.check("dequantize", space["dequantize"])
+
+
 def test_the_fallback_is_announced_and_is_no_answer_either(lab, capsys):
     used = lab.fallback("dequantize", lambda codes, scale: None, library_double)
     assert "library's version" in capsys.readouterr().out

@@ -5,6 +5,7 @@ library's version in the student's place.
 """
 
 import contextlib
+import dis
 import functools
 import html
 import os
@@ -178,7 +179,8 @@ class LabChecks:
             )
         allowed = tuple(f"edgeinfer.{room}" for room in self.lab.library) or ("-",)
         if isinstance(function, types.FunctionType):
-            for used in function.__code__.co_names:
+            read = {i.argval for i in dis.get_instructions(function) if i.opname == "LOAD_GLOBAL"}  # no attributes
+            for used in sorted(read):
                 value = function.__globals__.get(used)
                 origin = (
                     value.__name__ if isinstance(value, types.ModuleType) else getattr(value, "__module__", "") or ""
