@@ -143,7 +143,11 @@ def explain(lines: list[str]) -> str:
         error = [line for line in failed[2].splitlines() if line.strip()]
         told += [f"book: this cell of {page} failed:", *("    | " + line for line in failed[1].splitlines()[:30])]
         told += ["book: its last words:", *("    " + line for line in error[-12:])]
-    problems = [line for line in lines if PROBLEM.search(line) and "CellExecutionError" not in line]
+    for page in re.findall(r"(\S+): WARNING: Executing notebook failed: CellTimeoutError", text):
+        told.append(
+            f"book: a cell of {os.path.relpath(page, ROOT)} ran longer than execute.timeout in _config.yml allows"
+        )
+    problems = [line for line in lines if PROBLEM.search(line) and "Executing notebook failed" not in line]
     if problems:
         told += [f"book: {len(problems)} warning(s), which count as errors:"]
         told += ["    " + line.replace(f"{ROOT}/", "") for line in dict.fromkeys(problems)]

@@ -1,7 +1,7 @@
 """The benchmark page: every comparison that `make bench` has written, with the machine that it ran on.
 
-It knows the two JSON formats of `measure` (a comparison, a machine) and finds them wherever a benchmark's file holds them;
-it measures nothing. Without files it says how to make them.
+It knows the two JSON formats of `measure` (a comparison, a machine) and finds them wherever a file holds them.
+It measures nothing. Without files it says how to make them.
 """
 
 from __future__ import annotations

@@ -1,0 +1,1 @@
+"""Figures: palette, charts, interactive figures, explorers."""
