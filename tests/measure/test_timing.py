@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from edgeinfer.measure import Comparison, Limits, Work, compare, rotating, timing
+from edgeinfer.measure import Comparison, Limits, Work, cold_copies, compare, rotating, timing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -130,6 +130,16 @@ def test_rotating_passes_every_copy_in_turn():
     assert sorted(seen[:3]) == [1, 2, 3] and seen[:3] == seen[3:]
 
 
+def test_cold_copies_together_exceed_the_cache_but_not_the_bound(monkeypatch):
+    monkeypatch.setattr(timing, "describe_machine", lambda: type("M", (), {"last_level_cache_bytes": 1000}))
+    array = np.arange(100, dtype=np.float32)
+    copies = cold_copies(array)
+    assert len(copies) * array.nbytes >= 3000 and all(np.array_equal(c, array) for c in copies)
+    assert not any(np.shares_memory(a, b) for a, b in zip(copies, copies[1:], strict=False))
+    assert len(cold_copies(array, most_bytes=1600)) == 4
+    assert len(cold_copies(np.zeros(1000), most_bytes=1)) == 2
+
+
 def generator():
     yield 1
 
@@ -192,13 +202,19 @@ def test_rotating_needs_two_copies():
         rotating(work, [1])
 
 
-def test_garbage_collection_is_on_again_after_an_error_and_after_success():
+def test_garbage_collection_is_off_during_the_rounds_and_on_again_after_an_error():
     import gc
 
-    calls = iter(range(100))
-    with pytest.raises(RuntimeError):
-        compare({"a": work, "b": lambda: next(calls) < 6 or (_ for _ in ()).throw(RuntimeError())}, "a", **QUICK)
-    assert gc.isenabled()
+    seen: list[bool] = []
+
+    def third_time_wrong() -> None:
+        seen.append(gc.isenabled())
+        if not seen[-1] and seen.count(False) == 3:
+            raise RuntimeError("broken")
+
+    with pytest.raises(RuntimeError, match="broken"):
+        compare({"a": third_time_wrong, "b": work}, "a", **QUICK)
+    assert seen[0] and gc.isenabled()
 
 
 def test_html_escapes_names_and_has_a_caption_and_header_cells():

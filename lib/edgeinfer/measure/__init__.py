@@ -10,7 +10,7 @@ from edgeinfer.measure.limits import Limits, measure_limits
 from edgeinfer.measure.machine import Cache, Machine, describe_machine
 from edgeinfer.measure.presets import PRESETS, Preset
 from edgeinfer.measure.roofline import Point, attainable, describe, ridge, roofline, time_bound
-from edgeinfer.measure.timing import compare, rotating
+from edgeinfer.measure.timing import cold_copies, compare, rotating
 from edgeinfer.measure.work import ModelShape, StepWork
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "StepWork",
     "Work",
     "attainable",
+    "cold_copies",
     "compare",
     "count_operations",
     "count_read",

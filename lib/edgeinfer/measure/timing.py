@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeinfer.measure.comparison import Comparison, Work, quartiles
+from edgeinfer.measure.machine import describe_machine
 from edgeinfer.measure.roofline import attainable
 
 if TYPE_CHECKING:
@@ -43,6 +44,17 @@ def rotating(function: Callable[[Any], object], copies: Sequence[Any]) -> Callab
         return function(kept[position])
 
     return call
+
+
+def cold_copies(array: Any, most_bytes: int = 512 << 20) -> list[Any]:
+    """Return copies of a numpy array or torch tensor, enough that going round them never finds one in the cache.
+
+    Together they are three times as large as the last-level cache (32 MiB where its size is unknown), at least two,
+    and at most `most_bytes` bytes. Use with `rotating`.
+    """
+    cache = describe_machine().last_level_cache_bytes or 32 << 20
+    count = max(2, -(-min(3 * cache, most_bytes) // array.nbytes))
+    return [array.clone() if hasattr(array, "clone") else array.copy() for _ in range(count)]
 
 
 def compare(
