@@ -95,8 +95,8 @@ def particulars(name: str, model: Decoder) -> dict[str, Any]:
             loss[str(number)] = -picked.mean().item()
         return {"held_out_loss_per_exit_in_nats": loss}
     if name == "ternary":
-        weights = model.linears().values()
-        return {"share_of_zero_weights": sum((w == 0).sum().item() for w in weights) / sum(w.numel() for w in weights)}
+        zeros = torch.cat([(weight == 0).flatten() for weight in model.linears().values()])
+        return {"share_of_zero_weights": zeros.float().mean().item()}
     return {}
 
 

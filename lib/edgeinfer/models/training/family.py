@@ -74,24 +74,24 @@ MEMBERS = {
     ),
     "relu": Member(
         {**TARGET, "hidden_act": "relu"},
-        Recipe(1_000_000, _gentle(1.2e-3), warmup=20, steady_until=0.2, auxiliary=0.3),
+        Recipe(900_000, _gentle(1.2e-3), warmup=20, steady_until=0.2, auxiliary=0.3),
         "The target with ReLU in place of SiLU, trained on; the mean magnitude of the gate is part of the loss, which "
         "drives gates to zero.",
     ),
     "draft": Member(
         DRAFT,
-        Recipe(2_400_000, (Rate(1.0, 4e-3, 2e-3),), steady_until=0.3, distil=1.0, answers=0.1),
+        Recipe(2_000_000, (Rate(1.0, 4e-3, 2e-3),), steady_until=0.3, distil=1.0, answers=0.1),
         "Trained from scratch to match the target's distribution of the next token (distillation).",
         starts_from_target=False,
     ),
     "early_exit": Member(
         {**TARGET, "exit_layers": (2, 4, 6)},
-        Recipe(800_000, _gentle(1.0e-3), warmup=20, steady_until=0.2, exits=0.3),
+        Recipe(600_000, _gentle(1.0e-3), warmup=20, steady_until=0.2, exits=0.3),
         "The target, trained on with a norm of its own and a loss after layers 2, 4 and 6; the head is shared.",
     ),
     "moe": Member(
         EXPERTS,
-        Recipe(1_000_000, _gentle(1.5e-3), warmup=20, steady_until=0.2, distil=0.5, answers=0.5, auxiliary=0.02),
+        Recipe(800_000, _gentle(1.5e-3), warmup=20, steady_until=0.2, distil=0.5, answers=0.5, auxiliary=0.02),
         "The target's feed-forward networks cut into eight experts, two of which a router chooses for each token, "
         "trained on with a loss that balances the experts' load and one that keeps to the target's distribution.",
     ),
