@@ -340,8 +340,16 @@ lab.check("binary_coding", binary_coding)
 # Does it pay? The same layer, the same bits: uniform codes with a scale and a zero point per group, the greedy start
 # alone, and the alternating fit.
 
-# %% id="coding_errors" mystnb={"image": {"alt": "Relative error against bits; the alternating fit is lowest."}}
-coding = lab.fallback("binary_coding", binary_coding, lookup_steps.binary_planes)
+# %% id="coding_errors" mystnb={"image": {"alt": "Relative error against bits for the three codes."}}
+
+
+def library_coding(w, bits, rounds):
+    coded = kernels.binary_coding(w, bits, w.shape[1], rounds, bias=False)
+    signs = np.unpackbits(coded.planes, axis=2, bitorder="little").astype(np.int8) * 2 - 1
+    return coded.alpha[:, 0], signs
+
+
+coding = lab.fallback("binary_coding", binary_coding, library_coding)
 
 w = layer[:64].reshape(-1, 64)  # groups of 64 weights
 errors = {"uniform": [], "greedy": [], "alternating": []}
@@ -363,6 +371,16 @@ _ = figures.plot(
         "The same bits, three codes",
     )
 )
+
+# %% [markdown] id="coding_question"
+# At two and three bits the alternating fit wins clearly. Look at four bits. What do the uniform codes have that your
+# binary code lacks? (LUT-GEMM adds it: one constant per group, the **bias** term. `kernels.binary_coding` fits it,
+# too.)
+
+# %% id="with_bias"
+for bits in (2, 3, 4):
+    coded = kernels.binary_coding(w, bits, 64)
+    print(f"{bits} bits: with bias {relative(coded.dequantize(), w):.3f}, uniform {errors['uniform'][bits - 2]:.3f}")
 
 # %% [markdown] id="measure_text"
 # ## Measure
@@ -400,13 +418,12 @@ def plain_lookup(indices, tables, scales, offset, x_sums):
 import dataclasses
 import math
 import torch
-from edgeinfer.kernels import lookup
 
 torch.set_num_threads(1)
 side = {"default": 2048, "full": 4096}.get(size, 2048)
 group_size = 128
 cache = measure.describe_machine().last_level_cache_bytes or 32 << 20
-cold = min(1.5 * cache, 48 << 20)  # bytes that a contender walks through
+cold = min(1.5 * cache, 40 << 20)  # bytes that a contender walks through
 
 W = rng.normal(size=(side, side)).astype(np.float32) / 50
 x = rng.normal(size=side).astype(np.float32)
@@ -441,10 +458,10 @@ contenders = {
     "your NumPy look-up, 2 bits": yours,
     "plain Numba look-up, 2 bits": plain,
 }
-weights = {"library look-up, 1 bit": lookup.quantize_sign(W, group_size)}
-weights |= {f"library look-up, {bits} bits": lookup.pack_lookup(q) for bits, q in quantized.items()}
+weights = {"library look-up, 1 bit": kernels.quantize_sign(W, group_size)}
+weights |= {f"library look-up, {bits} bits": kernels.pack_lookup(q) for bits, q in quantized.items()}
 for name, weight in weights.items():
-    contenders[name] = from_memory(lambda weight: lookup.lookup_matmul(weight, x), weight)
+    contenders[name] = from_memory(lambda weight: kernels.lookup_matmul(weight, x), weight)
 for bits in (2, 4):
     name = f"library dot product, {bits} bits"
     weights[name] = kernels.pack(quantized[bits])
@@ -548,4 +565,6 @@ _ = measure.roofline(limits, points, title="One product per token: how near is e
 # - **Ternary tables.** TeLLMe looks up 3^g sums instead of 2^g. Write that product:
 #   `lookup_steps.ternary_lookup_matvec` has one to compare with.
 # - **Non-uniform codes.** Give `lut_matvec` a scale for each plane and feed it your binary coding: LUT-GEMM.
+# - **A better start.** Uniform codes are binary codes, too. Start the alternation from their planes instead of the
+#   greedy ones: with a bias the result can only improve on them. How much does it gain at four bits?
 # - **In the memory itself.** `edgeinfer.devices` puts the table into an open DRAM row. When does that pay?
