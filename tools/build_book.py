@@ -144,9 +144,7 @@ def explain(lines: list[str]) -> str:
         told += [f"book: this cell of {page} failed:", *("    | " + line for line in failed[1].splitlines()[:30])]
         told += ["book: its last words:", *("    " + line for line in error[-12:])]
     for page in re.findall(r"(\S+): WARNING: Executing notebook failed: CellTimeoutError", text):
-        told.append(
-            f"book: a cell of {os.path.relpath(page, ROOT)} ran longer than execute.timeout in _config.yml allows"
-        )
+        told.append(f"book: a cell of {os.path.relpath(page, ROOT)} ran longer than execute.timeout in _config.yml")
     problems = [line for line in lines if PROBLEM.search(line) and "Executing notebook failed" not in line]
     if problems:
         told += [f"book: {len(problems)} warning(s), which count as errors:"]
