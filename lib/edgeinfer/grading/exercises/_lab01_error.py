@@ -339,7 +339,7 @@ ACTIVATION = Exercise(
         ),
         Misconception(
             "alpha-as-factor",
-            "alpha is an exponent, not a factor: m**alpha, not m * alpha. (A common factor cancels in the normalisation.)",
+            "alpha is an exponent, not a factor: m**alpha, not m * alpha. (A common factor cancels.)",
             produces=lambda w, x, a: _mistaken_factor(w, a * _size(x), 1.0),
         ),
         Misconception(

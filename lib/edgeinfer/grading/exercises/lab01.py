@@ -8,5 +8,5 @@ from edgeinfer.grading.exercises._lab01_product import PRODUCT
 LAB = Lab(
     name="lab01_quantization",
     setup="import numpy as np",
-    exercises=[SYMMETRIC, GROUPS, PRODUCT, SECOND_ORDER, ACTIVATION],
+    exercises=[SYMMETRIC, GROUPS, PRODUCT, ACTIVATION, SECOND_ORDER],
 )
