@@ -2,7 +2,8 @@
 
 A row's weights are clustered at the fewest bits; each further bit splits every cluster in two at the best place
 (incremental upscaling), so the codes are nested and every width has centroids of its own. Bits are stored plane by
-plane, most significant first: k bits are read from k planes. Source: any-precision-llm (clusters weighted as in squeezellm).
+plane, most significant first: k bits are read from k planes. Source: any-precision-llm; clusters weighted as in
+squeezellm.
 """
 
 from dataclasses import dataclass
