@@ -244,7 +244,7 @@ def lut_gemm() -> Evidence:
     ]
     better = all(errors[b]["alternating with bias"] < errors[b]["uniform"] for b in (2, 3))
     reason = (
-        "Shape only: without dequantization the product takes fewer operations, and at the paper's 3 bits refitted scales "
+        "Shape only: without dequantization the product takes fewer operations, and at 3 bits refitted scales "
         "with a bias err less than uniform codes. At 4 bits the fit may stop above them: uniform codes are one of its "
         "solutions, but not where a greedy start leads. The GPU's token time is not measured here."
     )
