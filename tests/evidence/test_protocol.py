@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from edgeinfer.evidence import Claim, Evidence, EvidenceError, Result, evidence, protocol, run
+from edgeinfer.evidence import Claim, Evidence, EvidenceError, Result, evidence, protocol, recall, run, store
 from edgeinfer.evidence.protocol import EvidenceTable
 
 CLAIM = Claim("Twice as fast", value=2.0, unit="x", hardware="a GPU", verified=True)
@@ -12,7 +12,8 @@ RESULT = Result("bytes read", 0.5, "x", "measured", "4096 x 4096")
 
 
 @pytest.fixture
-def empty_registry(monkeypatch):
+def empty_registry(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEINFER_EVIDENCE_CACHE", str(tmp_path / "kept"))
     monkeypatch.setattr(protocol, "_registry", {})
     monkeypatch.setattr(protocol, "_discovered", True)
 
@@ -117,3 +118,33 @@ def test_table_shows_claim_finding_method_and_reason_in_both_forms():
 def test_table_marks_a_figure_that_nobody_verified():
     claim = Claim("Twice as fast", value=2.0, unit="x")
     assert "not verified" in EvidenceTable([("s", "S", Evidence(claim, [RESULT], True))]).markdown()
+
+
+def test_recall_runs_once_and_again_only_when_the_library_changed_or_the_file_is_damaged(empty_registry, monkeypatch):
+    runs = []
+
+    @evidence("some-system")
+    def found():
+        runs.append(1)
+        return Evidence(CLAIM, [RESULT], True)
+
+    assert recall("some-system") == recall("some-system") and len(runs) == 1
+    store.place("some-system").write_text('{"claim"', encoding="utf-8")
+    assert recall("some-system").holds is True and len(runs) == 2
+    monkeypatch.setattr(store, "library_stamp", lambda: "another")
+    recall("some-system")
+    assert len(runs) == 3 and not list(store.place("some-system").parent.glob("*.part"))
+    monkeypatch.setenv("EDGEINFER_EVIDENCE_CACHE", "0")
+    recall("some-system")
+    assert len(runs) == 4
+
+
+def test_stamp_changes_with_code_and_with_the_size_of_a_shipped_file(tmp_path):
+    (tmp_path / "a.py").write_text("1", encoding="utf-8")
+    (tmp_path / "weights").write_text("12", encoding="utf-8")
+    stamp = store.library_stamp.__wrapped__
+    first = stamp(tmp_path)
+    (tmp_path / "a.py").write_text("2", encoding="utf-8")
+    second = stamp(tmp_path)
+    (tmp_path / "weights").write_text("123", encoding="utf-8")
+    assert len({first, second, stamp(tmp_path)}) == 3

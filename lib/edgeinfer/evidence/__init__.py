@@ -1,7 +1,7 @@
 """Evidence: one function per system of the catalogue, comparing a paper's claim with what this book finds.
 
-`run("t-mac")` runs one, `all_ids()` lists them, `evidence_table([...])` shows several. Imports neither torch nor
-numba; the functions themselves are imported when first asked for.
+`run("t-mac")` runs one, `recall("t-mac")` reuses the last run, `all_ids()` lists them and `evidence_table([...])` shows
+several. Imports neither torch nor numba; the functions themselves are imported when first asked for.
 """
 
 from edgeinfer.evidence.protocol import (
@@ -13,6 +13,7 @@ from edgeinfer.evidence.protocol import (
     all_ids,
     evidence,
     evidence_table,
+    recall,
     run,
 )
 
@@ -25,5 +26,6 @@ __all__ = [
     "all_ids",
     "evidence",
     "evidence_table",
+    "recall",
     "run",
 ]

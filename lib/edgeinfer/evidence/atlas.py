@@ -22,7 +22,7 @@ from edgeinfer.evidence.catalogue import (
     load_bibliography,
     load_catalogue,
 )
-from edgeinfer.evidence.protocol import METHODS, Evidence, all_ids, format_value, function_of, run
+from edgeinfer.evidence.protocol import METHODS, Evidence, all_ids, format_value, function_of, recall
 
 LETTERS = {
     "{\\~a}": "ã", '{\\"u}': "ü", "{\\'a}": "á", "{\\'o}": "ó", "{\\'e}": "é", "{\\L}": "Ł", "\\&": "&",
@@ -31,8 +31,8 @@ BADGES = {True: ("holds", "holds"), False: ("fails", "not at this scale"), None:
 
 
 def run_all(system_ids: Iterable[str] | None = None) -> dict[str, Evidence]:
-    """Run the evidence of the given systems (default: all that have some); id -> evidence."""
-    return {system_id: run(system_id) for system_id in (all_ids() if system_ids is None else system_ids)}
+    """Evidence of the given systems (default: all that have some), recalled where it is known; id -> evidence."""
+    return {system_id: recall(system_id) for system_id in (all_ids() if system_ids is None else system_ids)}
 
 
 def plain(text: str) -> str:
@@ -243,10 +243,10 @@ class NotReproduced:
 
 
 def build_atlas(evidence: Mapping[str, Evidence] | None = None) -> Atlas:
-    """Atlas of the book at hand; runs all evidence unless it is given.
+    """Atlas of the book at hand, with all evidence unless some is given.
 
     Args:
-        evidence: id -> evidence; None runs every registered function (some take seconds).
+        evidence: id -> evidence; None recalls or runs every registered one (see `protocol.recall`).
     """
     found = run_all() if evidence is None else evidence
     return Atlas(load_catalogue(), found, load_bibliography(), _repository())

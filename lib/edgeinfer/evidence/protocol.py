@@ -230,7 +230,7 @@ def function_of(system_id: str) -> Callable[[], Evidence]:
 
 
 def run(system_id: str) -> Evidence:
-    """Run the evidence function of one system (some take seconds) and return what it found.
+    """Run the evidence function of one system (some take a minute), keep what it found, and return it.
 
     Args:
         system_id: id in the catalogue, e.g. `"t-mac"`.
@@ -241,7 +241,24 @@ def run(system_id: str) -> Evidence:
     found = function_of(system_id)()
     if not isinstance(found, Evidence):
         raise EvidenceError(f"the evidence function of {system_id!r} returned {type(found).__name__}, not an Evidence")
+    from edgeinfer.evidence import store
+
+    store.keep(system_id, found)
     return found
+
+
+def recall(system_id: str) -> Evidence:
+    """What the last run on this machine with this very library found; runs the evidence when there was none.
+
+    Pages use this: the tests before the build have usually run everything already.
+
+    Raises:
+        EvidenceError: as `run`.
+    """
+    from edgeinfer.evidence import store
+
+    function_of(system_id)
+    return store.kept(system_id) or run(system_id)
 
 
 def format_value(value: float | int | None, unit: str) -> str:
@@ -324,7 +341,7 @@ TABLE_CSS = """<style>
 
 
 def evidence_table(system_ids: Sequence[str], names: dict[str, str] | None = None) -> EvidenceTable:
-    """Run the evidence of the given systems and return a table for a chapter page.
+    """Table of the evidence of the given systems for a chapter page (recalled, or run when not yet known).
 
     Args:
         system_ids: ids in the catalogue, in the order of the rows.
@@ -340,4 +357,4 @@ def evidence_table(system_ids: Sequence[str], names: dict[str, str] | None = Non
         from edgeinfer.evidence.catalogue import short_names
 
         names = short_names()
-    return EvidenceTable([(i, names.get(i, i), run(i)) for i in system_ids])
+    return EvidenceTable([(i, names.get(i, i), recall(i)) for i in system_ids])
