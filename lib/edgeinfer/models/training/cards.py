@@ -161,7 +161,13 @@ def card(record: dict[str, Any], made: str, model: Decoder) -> str:
         f"| {e['tokens']:,} | {e['held_out']:.3f} |" for e in evaluations[:: max(1, len(evaluations) // 10)]
     )
     special = "\n".join(f"- {k.replace('_', ' ')}: {_short(v)}" for k, v in record["particulars"].items())
-    experts = f", {config.num_local_experts} experts, {config.num_experts_per_tok} per token" if config.is_moe else ""
+    shape = f"""{config.num_hidden_layers} layers, width {config.hidden_size}, {config.num_attention_heads} heads over
+{config.num_key_value_heads} for keys and values, feed-forward width {config.intermediate_size} ({config.hidden_act}),
+tied embedding of {config.vocab_size:,} tokens, up to {config.max_position_embeddings:,} positions"""
+    if config.is_moe:
+        shape += f", {config.num_local_experts} experts of which {config.num_experts_per_tok} run for a token"
+    if config.exit_layers:
+        shape += f", exits after layers {', '.join(str(n) for n in config.exit_layers)}"
     return f"""---
 license: apache-2.0
 library_name: transformers
@@ -169,10 +175,7 @@ library_name: transformers
 # {record["member"]}
 
 A very small language model for experiments with inference: {record["parameters"] / 1e6:.2f} million parameters,
-{config.num_hidden_layers} layers, width {config.hidden_size}, {config.num_attention_heads} heads over
-{config.num_key_value_heads} key-value heads, feed-forward width {config.intermediate_size}
-({config.hidden_act}{experts}), tied embedding of {config.vocab_size} tokens,
-up to {config.max_position_embeddings} positions, stored in bfloat16.
+{shape}. Stored in bfloat16.
 
 **How it was made.** {made} {record["tokens"]:,} tokens in {record["step"]:,} steps, {minutes:.0f} minutes on
 two processor cores shared with other work; seed {record["seed"]}. Matrices were trained with Muon, the rest with AdamW.

@@ -42,6 +42,7 @@ def export(network: Network, tokenizer_folder: Path, folder: Path) -> None:
             tensor = ternary_weight(tensor)
         tensors[name] = tensor.to(torch.bfloat16).contiguous()
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    (folder / "model.safetensors").chmod(0o644)  # the library makes it readable for its owner only
     text = json.dumps(hugging_face_config(network.config), indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     for name in ("tokenizer.json", "tokenizer_config.json"):

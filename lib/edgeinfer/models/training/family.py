@@ -68,7 +68,8 @@ MEMBERS = {
     "target": Member(
         TARGET,
         Recipe(10_500_000, (Rate(0.2024, 4e-3, 4e-3), Rate(1.0, 2e-3, 1.4e-3))),
-        "Trained from scratch.",
+        "Trained from scratch. Rates and curriculum were changed during the run, at the points that the recipe "
+        "names, because looking things up in the context did not appear by itself.",
         CURRICULUM,
         starts_from_target=False,
     ),
