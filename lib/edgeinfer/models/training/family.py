@@ -75,7 +75,7 @@ MEMBERS = {
     ),
     "relu": Member(
         {**TARGET, "hidden_act": "relu"},
-        Recipe(900_000, _gentle(1.2e-3), warmup=20, steady_until=0.2, auxiliary=0.3),
+        Recipe(650_000, _gentle(1.2e-3), warmup=20, steady_until=0.2, auxiliary=0.3),
         "The target with ReLU in place of SiLU, trained on; the mean magnitude of the gate is part of the loss, which "
         "drives gates to zero.",
     ),
@@ -87,7 +87,7 @@ MEMBERS = {
     ),
     "early_exit": Member(
         {**TARGET, "exit_layers": (2, 4, 6)},
-        Recipe(600_000, _gentle(1.0e-3), warmup=20, steady_until=0.2, exits=0.3),
+        Recipe(450_000, _gentle(1.0e-3), warmup=20, steady_until=0.2, exits=0.3),
         "The target, trained on with a norm of its own and a loss after layers 2, 4 and 6; the head is shared.",
     ),
     "moe": Member(
