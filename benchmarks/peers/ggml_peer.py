@@ -11,19 +11,21 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
+from edgeinfer.kernels import ternarize
 from numpy.typing import NDArray
 
 from . import Contender, Problem
 
-# name -> (number of the type in ggml.h, repacked for vectors, relative error that its quantization of noise may have)
+# name -> (number of the type in ggml.h, repacked for vectors, relative error that its quantization of noise may have);
+# the ternary types (tq) are given ternary weights, which they hold exactly
 VARIANTS = {
     "q8_0": (8, False, 0.02),
     "q4_0": (2, False, 0.2),
     "q4_0 repacked": (2, True, 0.2),
     "q2_K": (10, False, 0.5),
     "q2_K repacked": (10, True, 0.5),
-    "tq1_0": (34, False, 0.8),
-    "tq2_0": (35, False, 0.8),
+    "tq1_0": (34, False, 0.02),
+    "tq2_0": (35, False, 0.02),
 }
 REPACK = "_Z35ggml_backend_cpu_repack_buffer_typev"  # not in the C interface; the name as the compiler mangles it
 POINTER, INT64, SIZE = ctypes.c_void_p, ctypes.c_int64, ctypes.c_size_t
@@ -79,7 +81,7 @@ def _library() -> SimpleNamespace:
 class Product:
     """One graph per copy of the weights, all with the same input."""
 
-    def __init__(self, api: SimpleNamespace, problem: Problem, variant: str):
+    def __init__(self, api: SimpleNamespace, problem: Problem, variant: str, weight: NDArray[np.float32]):
         number, repack, _ = VARIANTS[variant]
         known = api.type_name(number)
         if known is None or known.decode() != variant.split()[0]:
@@ -91,7 +93,6 @@ class Product:
         api.set_threads(self.backend, problem.threads)
         self.nbytes = api.row_size(number, problem.columns) * problem.rows
         quantized = np.empty(self.nbytes, np.uint8)
-        weight = problem.weight
         api.quantize(number, weight.ctypes.data, quantized.ctypes.data, 0, problem.rows, problem.columns, None)
         storage = api.init(_Parameters(1 << 20, None, True))
         copies = min(problem.copies(self.nbytes), 200)
@@ -129,14 +130,16 @@ def contenders(problem: Problem) -> list[Contender]:
     except (ImportError, OSError, AttributeError) as error:
         problem.absent["llama.cpp"] = str(error)
         return []
-    exact = problem.weight.astype(np.float64) @ problem.x
+    ternary, scale = ternarize(problem.weight)
     found = []
     for variant, (_, _, tolerance) in VARIANTS.items():
+        weight = ternary * scale[:, None] if variant.startswith("tq") else problem.weight
         try:
-            product = Product(api, problem, variant)
+            product = Product(api, problem, variant, weight)
         except (ValueError, MemoryError) as error:
             problem.absent[f"llama.cpp {variant}"] = str(error)
             continue
         call = problem.spread(product.run, product.graphs)
+        exact = weight.astype(np.float64) @ problem.x
         found.append(Contender(f"llama.cpp {variant}", call, product.nbytes, product.result, exact, tolerance))
     return found
