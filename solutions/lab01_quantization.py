@@ -418,18 +418,18 @@ for title, w in (("nearest", nearest), ("second order", compensated)):
     print(f"{title:13} error of the weights {relative(w, layer):.3f}   error of the output {output:.3f}")
 
 # %% [markdown] id="second_order_model_text"
-# Then the whole model, with the library's GPTQ (the same idea in blocks, on groups of 64, each layer calibrated on what
-# the rounded layers before it deliver).
+# Then the whole model, in groups of 64: rounded to nearest, with your activation-aware scaling, and with the library's
+# GPTQ (your step, worked off in blocks of columns).
 
 # %% id="second_order_model"
+moments = {name: kernels.second_moment(x) for name, x in calibration.items()}
 table = []
-for bits in (4, 3, 2):
-    row = [bits, ladder["per group of 64"][widths.index(bits)]]
-    for method in ("awq", "gptq"):
-        put(original)
-        kernels.quantize_model(model, bits, 64, method, context, symmetric=False, attach="weights")
-        row.append(models.perplexity(model, text, max_tokens=tokens))
-    table.append(row)
+for bits in (3, 2):
+    aware = perplexity({n: activation_aware(w, calibration[n], bits) for n, w in original.items()})
+    exact = perplexity(
+        {n: kernels.gptq_quantize(w, moments[n], bits, 64, symmetric=False).dequantize() for n, w in original.items()}
+    )
+    table.append((bits, ladder["per group of 64"][widths.index(bits)], aware, exact))
 put(original)
 print(f"not quantized {baseline:.2f};  groups of 64, asymmetric")
 print("bits   nearest   activation-aware   second order")
