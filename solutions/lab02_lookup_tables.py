@@ -373,9 +373,9 @@ _ = figures.plot(
 )
 
 # %% [markdown] id="coding_question"
-# At two and three bits the alternating fit wins clearly. Look at four bits. What do the uniform codes have that your
-# binary code lacks? (LUT-GEMM adds it: one constant per group, the **bias** term. `kernels.binary_coding` fits it,
-# too.)
+# Compare the alternating fit with the uniform codes at two bits, and again at four. What do the uniform codes have that
+# your binary code lacks? (LUT-GEMM adds it: one constant per group, the **bias** term. `kernels.binary_coding` fits it,
+# too.) Is that enough at four bits?
 
 # %% id="with_bias"
 for bits in (2, 3, 4):
