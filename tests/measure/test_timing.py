@@ -1,5 +1,7 @@
 """The comparison is paired, derived from its raw times, and refuses wrong use in one sentence; nothing is timed."""
 
+import itertools
+
 import numpy as np
 import pytest
 from edgeinfer.measure import Comparison, Limits, Work, cold_copies, compare, rotating, timing
@@ -135,7 +137,7 @@ def test_cold_copies_together_exceed_the_cache_but_not_the_bound(monkeypatch):
     array = np.arange(100, dtype=np.float32)
     copies = cold_copies(array)
     assert len(copies) * array.nbytes >= 3000 and all(np.array_equal(c, array) for c in copies)
-    assert not any(np.shares_memory(a, b) for a, b in zip(copies, copies[1:], strict=False))
+    assert not any(np.shares_memory(a, b) for a, b in itertools.pairwise(copies))
     assert len(cold_copies(array, most_bytes=1600)) == 4
     assert len(cold_copies(np.zeros(1000), most_bytes=1)) == 2
 
