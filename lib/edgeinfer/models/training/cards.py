@@ -177,8 +177,9 @@ library_name: transformers
 A very small language model for experiments with inference: {record["parameters"] / 1e6:.2f} million parameters,
 {shape}. Stored in bfloat16.
 
-**How it was made.** {made} {record["tokens"]:,} tokens in {record["step"]:,} steps, {minutes:.0f} minutes on
-two processor cores shared with other work; seed {record["seed"]}. Matrices were trained with Muon, the rest with AdamW.
+**How it was made.** {made}
+{record["tokens"]:,} tokens in {record["step"]:,} steps, {minutes:.0f} minutes on two processor cores shared with other
+work; seed {record["seed"]}. Matrices were trained with Muon, the rest with AdamW.
 
 **Data.** Source files of the Python standard library (Python Software Foundation License; text and split in
 `edgeinfer/models/corpus`) mixed with generated tasks: recall of a value by its key, copying, two-digit addition.
