@@ -70,7 +70,7 @@ def test_the_figure_has_units_on_both_axes_and_every_point():
     )
     axes = figure.axes[0]
     assert "operations per byte" in axes.get_xlabel() and "GOP/s" in axes.get_ylabel()
-    texts = " ".join(t.get_text() for t in axes.texts)
+    texts = " ".join(t.get_text() for t in [*axes.texts, *axes.get_legend().get_texts()])
     for part in ("measured", "bound", "fp8", "DRAM: 10 GB/s", "L2: 100 GB/s", "int8: 800 GOP/s"):
         assert part in texts
     assert axes.get_xscale() == axes.get_yscale() == "log"

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-TITLES = {"float32": "float32", "bfloat16": "bfloat16", "int8": "int8"}
+DASHES = ((6, 3), (3, 2), (1, 2), (8, 3, 2, 3))
 
 
 class Ceilings(Protocol):
@@ -113,7 +113,7 @@ def place(point: Point, machine: Ceilings, level: str = "DRAM", threads: int | N
 def describe(machine: Ceilings, points: Sequence[Point] = (), level: str = "DRAM", threads: int | None = None) -> str:
     """Return the figure in words, as text alternative and caption."""
     bandwidth = _find(machine.bandwidths(threads), level, "memory level")
-    peaks = ", ".join(f"{_short(v)} GOP/s for {TITLES.get(k, k)}" for k, v in machine.peaks(threads).items())
+    peaks = ", ".join(f"{_short(v)} GOP/s for {k}" for k, v in machine.peaks(threads).items())
     first = f"Roofline of {machine.name}: {_short(bandwidth)} GB/s from {level}; flat roofs at {peaks or 'unknown'}."
     known = [p for p in points if p.dtype in machine.peaks(threads)]
     return " ".join([first, *(place(p, machine, level, threads) + "." for p in known)])
@@ -161,33 +161,24 @@ def roofline(
     low, high = min([*spots, 0.25, *corners]) / 2, max([*spots, *corners]) * 4
     colors = plt.rcParams["axes.prop_cycle"].by_key()["color"]
     for number, (dtype, peak) in enumerate(peaks.items()):
-        x, y = curve(peak, bandwidth, low, high)
-        # The slope is common to all formats: draw it once in grey, only the flat parts in colour.
-        flat = [(a, b) for a, b in zip(x, y, strict=True) if a >= ridge(peak, bandwidth) * 0.999]
-        color = colors[number % len(colors)]
-        axes.plot(*zip(*flat, strict=True), color=color, marker="", linewidth=2)
-        axes.annotate(
-            f"{TITLES.get(dtype, dtype)}: {_short(peak)} GOP/s", (high, peak), xytext=(-4, 4),
-            textcoords="offset points", ha="right", fontsize=9, color=color,
-        )  # fmt: skip
+        # The slope is common to all formats: it is drawn once, in grey; only the flat parts have the format's colour.
+        start = max(low, ridge(peak, bandwidth))
+        label = f"{dtype}: {_short(peak)} GOP/s"
+        axes.plot([start, high], [peak, peak], color=colors[number % len(colors)], marker="", linewidth=2, label=label)
     top = max(peaks.values())
     slopes = bandwidths if all_levels else {level: bandwidth}
-    for name, rate in slopes.items():
-        x, y = curve(top, rate, low, high)
-        style = "-" if name == level else "--"
-        keep = [(a, b) for a, b in zip(x, y, strict=True) if b < top * 0.9999 or a <= ridge(top, rate) * 1.001]
-        axes.plot(
-            *zip(*keep, strict=True), color="#3d3d3d", linestyle=style, marker="", linewidth=2 if style == "-" else 1
-        )
-        axes.annotate(
-            f"{name}: {_short(rate)} GB/s", (low, low * rate), xytext=(6, 10), textcoords="offset points",
-            fontsize=9, color="#3d3d3d",
-        )  # fmt: skip
+    for number, (name, rate) in enumerate(slopes.items()):
+        end = min(high, ridge(top, rate))
+        dashes = "-" if name == level else (0, DASHES[number % len(DASHES)])
+        width, label = (2 if name == level else 1.2), f"{name}: {_short(rate)} GB/s"
+        ends = [low * rate, end * rate]
+        axes.plot([low, end], ends, color="#3d3d3d", linestyle=dashes, marker="", linewidth=width, label=label)
     for number, point in enumerate(points):
         _draw_point(axes, point, number, peaks, bandwidth, colors)
     axes.set(xscale="log", yscale="log", xlim=(low, high))
     axes.set_xlabel("operational intensity (operations per byte)")
     axes.set_ylabel("speed (GOP/s)")
+    axes.legend(loc="lower right", fontsize=9)
     if title is not None:
         axes.set_title(title)
     return axes.figure
