@@ -546,10 +546,11 @@ _ = measure.roofline(limits, points, title="One product per token: how near is e
 # and the bytes of the planes grow in proportion to the bits; building the tables is the same small cost at any width.
 # A dot-product kernel first expands a code to a byte and then multiplies bytes: its arithmetic does not shrink with
 # the bits, only its traffic does. When it is bound by memory it follows the bytes; when it is bound by unpacking it
-# does not. (2) With a dot-product instruction of 64 bytes the two are near each other around 2 bits; at 4 bits the
-# table needs four passes where the instruction needs one, so it loses; at 1 bit it wins, because a look-up still does
-# four weights at once. Without such an instruction a dot product takes several steps for each vector and the table
-# wins at all of these widths. (3) 16 entries of one byte fit into a vector register, so that one shuffle looks up
+# does not. (2) The table needs one pass per bit where a dot-product instruction of 64 bytes needs one for all, so
+# more bits favour the instruction, and one bit favours the table, because a look-up still does four weights at once;
+# where they cross, the measured numbers say. Without such an instruction a dot product takes several steps for each
+# vector and the table wins at all of these widths. (3) 16 entries of one byte fit into a vector register, so that one
+# shuffle looks up
 # many at once, and half the table is the mirror of the other. One int8 look-up is at most 127, so a sum of a few
 # already leaves the byte: it must be widened (16 or 32 bits). The rounding error of an entry goes into every row that
 # looks it up.
