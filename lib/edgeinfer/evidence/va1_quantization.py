@@ -54,11 +54,9 @@ class Subject:
         return self.perplexity({name: change(w) for name, w in self.weights.items()})
 
     def calibration(self, count: int = 1024) -> dict[str, Any]:
-        """Inputs of every layer over training text: name -> (count, K) tensor."""
-        from edgeinfer import models
-
+        """Inputs of every layer over the end of the text, far from what perplexity reads: name -> (count, K) tensor."""
         self.put(self.weights)
-        return self.model.capture_inputs(models.held_out_tokens("train")[:count].reshape(-1, 256))
+        return self.model.capture_inputs(self.text[-count:].reshape(-1, 256))
 
     def put(self, weights: Weights) -> None:
         """Write these weights into the model."""
