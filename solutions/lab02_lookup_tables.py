@@ -550,10 +550,9 @@ _ = measure.roofline(limits, points, title="One product per token: how near is e
 # more bits favour the instruction, and one bit favours the table, because a look-up still does four weights at once;
 # where they cross, the measured numbers say. Without such an instruction a dot product takes several steps for each
 # vector and the table wins at all of these widths. (3) 16 entries of one byte fit into a vector register, so that one
-# shuffle looks up
-# many at once, and half the table is the mirror of the other. One int8 look-up is at most 127, so a sum of a few
-# already leaves the byte: it must be widened (16 or 32 bits). The rounding error of an entry goes into every row that
-# looks it up.
+# shuffle looks up many at once, and half the table is the mirror of the other. One int8 look-up is at most 127, so a
+# sum of a few already leaves the byte: it must be widened (16 or 32 bits). The rounding error of an entry goes into
+# every row that looks it up.
 #
 # **Rubric.** One point each as in the table above; the numbers must be the student's own.
 # ### END SOLUTION

@@ -141,7 +141,7 @@ def t_mac() -> Evidence:
     )
     rng = np.random.default_rng(0)
     layer = trained_layer()
-    x = rng.normal(size=layer.shape[1]).astype(np.float32)
+    x = np.asarray(rng.normal(size=layer.shape[1]), np.float32)
     sizes, worst = {}, 0.0
     for bits in (2, 3, 4):
         quantized = kernels.quantize_groupwise(layer, bits, GROUP, symmetric=False)
@@ -212,7 +212,7 @@ def coding_errors(layer: NDArray[np.float32], bits: int, group_size: int = GROUP
     """
     from edgeinfer import kernels
 
-    codes = {
+    codes: dict[str, Any] = {
         "uniform": kernels.quantize_groupwise(layer, bits, group_size, symmetric=False),
         "greedy": kernels.binary_coding(layer, bits, group_size, rounds=0, bias=False),
         "alternating": kernels.binary_coding(layer, bits, group_size, bias=False),
@@ -238,7 +238,7 @@ def lut_gemm() -> Evidence:
     )
     layer = trained_layer()
     errors = {bits: coding_errors(layer, bits) for bits in (2, 3, 4)}
-    x = np.random.default_rng(0).normal(size=layer.shape[1]).astype(np.float32)
+    x = np.asarray(np.random.default_rng(0).normal(size=layer.shape[1]), np.float32)
     coded = kernels.binary_coding(layer, 3, GROUP)
     decoded = relative_error(kernels.binary_matmul(coded, x), coded.dequantize().astype(np.float64) @ x)
     work = lookup_steps.lookup_work(4096, 4096, 3, g=8, mirror=True, entry_bytes=4)
@@ -294,14 +294,14 @@ def tellme() -> Evidence:
     wrong = weights = packed_bytes = rows = 0
     worst = 0.0
     for layer in layers.values():
-        codes = rng.integers(-127, 128, layer.shape[1])
+        codes: NDArray[np.int64] = np.asarray(rng.integers(-127, 128, layer.shape[1]))
         codes[0] = 127  # so that int8 activations of it are itself
         exact = layer.astype(np.int64) @ codes
         short = layer.shape[1] // 4 * 4
         by_table = lookup_steps.ternary_lookup_matvec(layer[:, :short], codes[:short], 4)
         wrong += int((by_table + layer[:, short:].astype(np.int64) @ codes[short:] != exact).sum())
         packed = pack_ternary(layer, np.ones(1, np.float32))
-        fast = ternary_matmul(packed, codes.astype(np.float32))
+        fast = ternary_matmul(packed, np.asarray(codes, np.float32))
         worst = max(worst, float(np.abs(fast - exact).max()))
         rows, weights = rows + layer.shape[0], weights + layer.size
         packed_bytes += lookup_steps.ternary_bytes(layer).nbytes
