@@ -210,8 +210,11 @@ def any_width(subject: Subject, widths: tuple[int, ...] = (3, 4, 6)) -> AnyWidth
             nested[bits] = subject.perplexity(_from_planes(planes, stored, bits))
     for bits in widths:
         alone = nested[bits] if bits == fewest else 0.0  # the clusters at the fewest bits are the independent ones
-        independent[bits] = alone or subject.with_each(lambda w, b=bits: any_precision_quantize(w, b, b).dequantize(b))
-        truncated[bits] = subject.with_each(lambda w, b=bits: truncate_code(w, most, b))
+        weights = subject.weights.items()
+        independent[bits] = alone or subject.perplexity(
+            {n: any_precision_quantize(w, bits, bits).dequantize(bits) for n, w in weights}
+        )
+        truncated[bits] = subject.perplexity({n: truncate_code(w, most, bits) for n, w in weights})
     centroids = {b: 2 * sum(w.centroids[b].size for w in stored.values()) for b in widths}
     return AnyWidth(read, centroids, most * a_plane, nested, independent, truncated, subject.perplexity())
 
@@ -317,11 +320,13 @@ def channel_quality(subject: Subject, widths: tuple[int, ...] = (4, 3)) -> Chann
         for name, weight in subject.weights.items():
             clip = kernels.clip_search(weight, bits, importance=importance[name], ratios=ratios)
             clipped[name] = kernels.quantize_clipped(weight, clip, bits)
-        plain[bits] = subject.with_each(lambda w, b=bits: kernels.quantize_per_channel(w, b).dequantize())
+        plain[bits] = subject.perplexity(
+            {n: kernels.quantize_per_channel(w, bits).dequantize() for n, w in subject.weights.items()}
+        )
         with_clip[bits] = subject.perplexity({n: q.dequantize() for n, q in clipped.items()})
         if bits == 4:
-            for name, weight in clipped.items():
-                subject.model.replace_linear(name, kernels.KernelLinear(kernels.pack_w4a8(weight)))
+            for name, quantized in clipped.items():
+                subject.model.replace_linear(name, kernels.KernelLinear(kernels.pack_w4a8(quantized)))
             whole = models.perplexity(subject.model, subject.text, max_tokens=subject.tokens)
             subject.model.restore()
     grouped = subject.with_each(lambda w: kernels.quantize_groupwise(w, 4, GROUP, symmetric=False).dequantize())

@@ -57,7 +57,7 @@ def _quantize(x, group_size, codes, scale, sums):
             for i in range(group_size):
                 magnitude = np.int32(bits[i] & np.int32(0x7FFFFFFF))
                 largest = magnitude if magnitude > largest else largest
-            finite = finite and largest < INFINITY_BITS
+            finite = finite and bool(largest < INFINITY_BITS)
             step = np.int32(largest).view(np.float32) / np.float32(127)
             inverse = np.float32(1) / step if step > np.float32(1e-38) else np.float32(0)
             for i in range(group_size):

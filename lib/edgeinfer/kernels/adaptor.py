@@ -48,9 +48,7 @@ def _product(weight: Any, scheme: str) -> tuple[Any, Callable[..., NDArray[np.fl
         w4a8.W4A8Weight: w4a8.w4a8_matmul,
     }
     if type(weight) not in kernels:
-        raise TypeError(
-            f"KernelLinear takes a quantized or packed weight of this room, got {type(weight).__name__}."
-        )
+        raise TypeError(f"KernelLinear takes a quantized or packed weight of this room, got {type(weight).__name__}.")
     return weight, kernels[type(weight)]
 
 

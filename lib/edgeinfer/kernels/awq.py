@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels.gptq import output_error, second_moment
-from edgeinfer.kernels.quantize import QuantizedWeight, quantize_groupwise
+from edgeinfer.kernels.quantize import QuantizedWeight, check_bits, check_group_size, nearest_codes, quantize_groupwise
 from edgeinfer.kernels.validate import finite_matrix
 
 
@@ -43,7 +43,7 @@ def activation_aware_scale(
     bits: int,
     group_size: int,
     symmetric: bool = False,
-    steps: int = 20,
+    steps: int = 10,
 ) -> ActivationAware:
     """Find the input scale that makes round-to-nearest hurt least.
 
@@ -59,17 +59,17 @@ def activation_aware_scale(
     weight, inputs = finite_matrix(weight, "weight"), finite_matrix(inputs, "inputs")
     if inputs.shape[1] != weight.shape[1]:
         raise ValueError(f"inputs must have {weight.shape[1]} columns for this weight, got {inputs.shape[1]}.")
+    bits, group_size = check_bits(bits), check_group_size(group_size, weight.shape[1])
     hessian = second_moment(inputs)
     magnitude = np.maximum(np.abs(inputs).mean(0, dtype=np.float64), 1e-8)
-    best: ActivationAware | None = None
-    without = 0.0
+    errors, scales = [], []
     for exponent in np.arange(steps) / steps:
         scale = magnitude**exponent
         scale = (scale / np.sqrt(scale.max() * scale.min())).astype(np.float32)  # only ratios matter
-        quantized = quantize_groupwise(weight * scale, bits, group_size, symmetric)
-        error = output_error(weight, quantized.dequantize() / scale, hessian)
-        without = error if exponent == 0 else without
-        if best is None or error < best.error:
-            best = ActivationAware(scale, float(exponent), error, without, quantized)
-    assert best is not None
-    return best
+        codes, step, zero = nearest_codes(weight * scale, bits, group_size, symmetric)
+        back = ((codes - zero[..., None]) * step[..., None]).reshape(weight.shape) / scale
+        errors.append(output_error(weight, back, hessian))
+        scales.append(scale)
+    best = int(np.argmin(errors))
+    quantized = quantize_groupwise(weight * scales[best], bits, group_size, symmetric)
+    return ActivationAware(scales[best], best / steps, errors[best], errors[0], quantized)

@@ -4,6 +4,8 @@ Knows the weight and the second moment of its inputs (the Hessian of the layer's
 Columns are worked off in blocks, so that most of the correction is one matrix product a block. Source: gptq.
 """
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,6 +16,7 @@ from edgeinfer.kernels.quantize import (
     from_codes,
     scale_and_zero_point,
 )
+from edgeinfer.kernels.simd import compiled
 from edgeinfer.kernels.validate import finite_matrix
 
 
@@ -60,6 +63,22 @@ def _propagation(hessian: NDArray[np.float64], damping: float) -> NDArray[np.flo
         except np.linalg.LinAlgError:  # few calibration rows: the matrix is singular to rounding
             diagonal += 10 * damping * max(float(diagonal.mean()), 1e-30)
     raise ValueError("the second moment of the inputs is not positive definite even with damping; give more rows.")
+
+
+@compiled()
+def _quantize_columns(rest, codes, errors, spread, scale, zero, groups, start, first, last, end, lowest, highest):
+    """Round columns first..last-1 one after the other, and correct the columns up to the block's end after each."""
+    for n in range(rest.shape[0]):
+        row = rest[n]
+        for i in range(first, last):
+            s = np.float64(scale[n, groups[i - first]])
+            z = np.float64(zero[n, groups[i - first]])
+            code = min(max(np.rint(row[i] / s) + z, np.float64(lowest)), np.float64(highest))
+            codes[n, i] = np.uint8(code)
+            error = (row[i] - (code - z) * s) / spread[i, i]
+            errors[n, i - start] = error
+            for j in range(i, end):
+                row[j] -= error * spread[i, j]
 
 
 def gptq_quantize(
@@ -115,27 +134,26 @@ def gptq_quantize(
     for group in range(groups) if by_importance else ():
         scale[:, group], zero[:, group] = fit(group, rest[:, group * group_size : (group + 1) * group_size])
 
-    rest = np.asfortranarray(rest[:, order])  # columns are read and written one at a time
-    codes = np.zeros((rows, columns), np.uint8)
-    lowest = 1 if symmetric else 0
+    rest = np.ascontiguousarray(rest[:, order])
+    codes = np.zeros((rows, columns), np.uint8)  # in the order of work
+    lowest, highest = 1 if symmetric else 0, 2**bits - 1
     for start in range(0, columns, block_size):
         end = min(start + block_size, columns)
-        errors = np.empty((rows, end - start), order="F")
-        for i in range(start, end):
-            column = order[i]
-            group = column // group_size
-            if not by_importance and column % group_size == 0:
-                # the group may reach beyond this block: bring its columns up to date before the scale is fitted
-                last = column + group_size
-                ahead = rest[:, i:last].copy()
-                if last > end and i > start:
-                    ahead[:, end - i :] -= errors[:, : i - start] @ spread[start:i, end:last]
-                scale[:, group], zero[:, group] = fit(group, ahead)
-            s, z = scale[:, group], zero[:, group].astype(np.float64)
-            code = np.clip(np.rint(rest[:, i] / s) + z, lowest, 2**bits - 1)
-            codes[:, column] = code
-            error = (rest[:, i] - (code - z) * s) / spread[i, i]
-            errors[:, i - start] = error
-            rest[:, i:end] -= np.multiply.outer(error, spread[i, i:end])
+        errors = np.zeros((rows, end - start))
+        edges = [start, *(i for i in range(start + 1, end) if not by_importance and i % group_size == 0), end]
+        for first, last in pairwise(edges):
+            if not by_importance and first % group_size == 0:
+                # the group may reach beyond this block: bring its columns up to date before its scale is fitted
+                ahead = rest[:, first : first + group_size].copy()
+                beyond = first + group_size - end
+                if beyond > 0:
+                    ahead[:, -beyond:] -= errors @ spread[start:end, end : end + beyond]
+                scale[:, first // group_size], zero[:, first // group_size] = fit(first // group_size, ahead)
+            groups_of = order[first:last] // group_size
+            _quantize_columns(
+                rest, codes, errors, spread, scale, zero, groups_of, start, first, last, end, lowest, highest
+            )
         rest[:, end:] -= errors @ spread[start:end, end:]
-    return from_codes(codes, scale, zero, bits, group_size, symmetric)
+    back = np.empty_like(codes)
+    back[:, order] = codes
+    return from_codes(back, scale, zero, bits, group_size, symmetric)

@@ -36,7 +36,7 @@ class LowRank:
 
     def matmul(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """x (right^T left^T): what is added to the quantized product; x (K,) or (B, K)."""
-        return (x @ self.right.T) @ self.left.T
+        return np.asarray((x @ self.right.T) @ self.left.T, dtype=np.float32)
 
 
 def low_rank_compensation(

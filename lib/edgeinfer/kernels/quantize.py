@@ -141,6 +141,16 @@ def scale_and_zero_point(
     return scale, np.clip(np.rint(-np.minimum(low, 0) / scale), 0, levels).astype(np.uint8)
 
 
+def nearest_codes(
+    weight: NDArray[np.float32], bits: int, group_size: int, symmetric: bool
+) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.uint8]]:
+    """Codes (N, groups, group_size), scales and zero points of checked arguments, before they are packed."""
+    grouped = weight.reshape(weight.shape[0], -1, group_size)
+    scale, zero = scale_and_zero_point(grouped.min(-1), grouped.max(-1), bits, symmetric)
+    codes = np.rint(grouped / scale[..., None]) + zero[..., None]
+    return np.clip(codes, 1 if symmetric else 0, 2**bits - 1), scale, zero
+
+
 def quantize_groupwise(
     weight: NDArray[np.float32], bits: int, group_size: int, symmetric: bool = True
 ) -> QuantizedWeight:
@@ -160,11 +170,7 @@ def quantize_groupwise(
     """
     weight, bits = finite_matrix(weight, "weight"), check_bits(bits)
     rows, columns = weight.shape
-    group_size = check_group_size(group_size, columns)
-    grouped = weight.reshape(rows, columns // group_size, group_size)
-    scale, zero = scale_and_zero_point(grouped.min(-1), grouped.max(-1), bits, symmetric)
-    codes = np.rint(grouped / scale[..., None]) + zero[..., None]
-    codes = np.clip(codes, 1 if symmetric else 0, 2**bits - 1)
+    codes, scale, zero = nearest_codes(weight, bits, check_group_size(group_size, columns), symmetric)
     return from_codes(codes.reshape(rows, columns), scale, zero, bits, group_size, symmetric)
 
 

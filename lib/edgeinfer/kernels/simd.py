@@ -136,7 +136,7 @@ def _make_load(vector: Vector):
     @intrinsic
     def load(typing, array, index):
         def generate(context, builder, signature, args):
-            return builder.load(_address(context, builder, signature.args[0], *args, vector.llvm), align=1)
+            return builder.load(_address(context, builder, signature.args[0], args[0], args[1], vector.llvm), align=1)
 
         return vector(array, types.intp), generate
 
@@ -227,7 +227,7 @@ def broadcast_4_bytes(typing, array, index):
     """The four bytes array[index : index + 4] in each of the sixteen 32-bit lanes: the operand of a dot product."""
 
     def generate(context, builder, signature, args):
-        four = builder.load(_address(context, builder, signature.args[0], *args, I32), align=1)
+        four = builder.load(_address(context, builder, signature.args[0], args[0], args[1], I32), align=1)
         return builder.bitcast(_splat(builder, four, i32x16.llvm), i8x64.llvm)
 
     return i8x64(array, types.intp), generate
@@ -238,7 +238,7 @@ def broadcast_16_bytes(typing, array, index):
     """The sixteen bytes array[index : index + 16] in each 128-bit lane: a table for `shuffle_bytes`."""
 
     def generate(context, builder, signature, args):
-        table = builder.load(_address(context, builder, signature.args[0], *args, _U16), align=1)
+        table = builder.load(_address(context, builder, signature.args[0], args[0], args[1], _U16), align=1)
         return builder.shuffle_vector(table, ir.Constant(_U16, ir.Undefined), _lanes([i % 16 for i in range(64)]))
 
     return i8x64(array, types.intp), generate
@@ -250,7 +250,7 @@ def load_u8_as_i32(typing, array, index):
 
     def generate(context, builder, signature, args):
         return builder.zext(
-            builder.load(_address(context, builder, signature.args[0], *args, _U16), align=1), i32x16.llvm
+            builder.load(_address(context, builder, signature.args[0], args[0], args[1], _U16), align=1), i32x16.llvm
         )
 
     return i32x16(array, types.intp), generate
@@ -351,7 +351,9 @@ def prefetch(typing, array, index):
         name = "llvm.prefetch.p0i8" if typed else "llvm.prefetch.p0"
         pointer = ir.PointerType(I8)
         call = _declare(builder, name, ir.VoidType(), [pointer, I32, I32, I32])
-        builder.call(call, [_address(context, builder, signature.args[0], *args, I8), I32(0), I32(3), I32(1)])
+        builder.call(
+            call, [_address(context, builder, signature.args[0], args[0], args[1], I8), I32(0), I32(3), I32(1)]
+        )
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate

@@ -4,6 +4,7 @@ The oracle of the first solves the constrained least-squares problem outright, f
 using the update formula. Source: optimal-brain-surgeon, gptq, awq.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -138,30 +139,30 @@ SECOND_ORDER = Exercise(
             "no-update",
             "The column is rounded, but nothing makes up for it: this is plain round-to-nearest. The later columns "
             "take over the error: weight -= outer(error, inverse_hessian[column]) / inverse_hessian[column, column].",
-            produces=lambda *a: _mistaken_step(*a, update=False),
+            produces=partial(_mistaken_step, update=False),
         ),
         Misconception(
             "update-sign",
             "The later columns move the wrong way, so the error doubles instead of shrinking. With "
             "error = old - rounded, the update is SUBTRACTED.",
-            produces=lambda *a: _mistaken_step(*a, sign=1.0),
+            produces=partial(_mistaken_step, sign=1.0),
         ),
         Misconception(
             "forgets-the-diagonal",
             "The update lacks the division by inverse_hessian[column, column]. Check: the formula must carry the "
             "column itself exactly onto its rounded value.",
-            produces=lambda *a: _mistaken_step(*a, divide="nothing"),
+            produces=partial(_mistaken_step, divide="nothing"),
         ),
         Misconception(
             "root-of-the-diagonal",
             "You divide by the square root of the diagonal. That belongs to the Cholesky form, where the row is "
             "divided by it as well; with the inverse itself the divisor is inverse_hessian[column, column].",
-            produces=lambda *a: _mistaken_step(*a, divide="root"),
+            produces=partial(_mistaken_step, divide="root"),
         ),
         Misconception(
             "error-in-codes",
             "The error is counted in steps. The weights are in their own unit: error = weight - scale * code.",
-            produces=lambda *a: _mistaken_step(*a, in_codes=True),
+            produces=partial(_mistaken_step, in_codes=True),
         ),
         Misconception(
             "returns-codes",
@@ -182,7 +183,7 @@ SECOND_ORDER = Exercise(
             "no-elimination",
             "The weights are right. The inverse Hessian still contains the finished column, so the next step would "
             "hand errors back to it. Eliminate: H - outer(H[:, c], H[c]) / H[c, c].",
-            produces=lambda *a: _mistaken_step(*a, eliminate="none"),
+            produces=partial(_mistaken_step, eliminate="none"),
         ),
         Misconception(
             "crosses-out",
@@ -193,18 +194,18 @@ SECOND_ORDER = Exercise(
         Misconception(
             "elimination-without-pivot",
             "The elimination lacks the division by the pivot H[c, c].",
-            produces=lambda *a: _mistaken_step(*a, eliminate="undivided"),
+            produces=partial(_mistaken_step, eliminate="undivided"),
         ),
         Misconception(
             "elimination-sign",
             "The elimination is a subtraction: row and column c must come out as zero.",
-            produces=lambda *a: _mistaken_step(*a, eliminate="added"),
+            produces=partial(_mistaken_step, eliminate="added"),
         ),
         Misconception(
             "not-clipped",
             "Right until a weight has been pushed out of the grid by earlier updates: its code must be clipped to "
             "-(2**(bits-1)-1) ... 2**(bits-1)-1.",
-            produces=lambda *a: _mistaken_step(*a, clip=False),
+            produces=partial(_mistaken_step, clip=False),
         ),
     ],
     hint="rounded = scale * clip(round(w[:, c] / scale)); error = w[:, c] - rounded; subtract "

@@ -3,6 +3,7 @@
 The oracles take another way than the lab: Python numbers in loops, float64. Source: nagel-whitepaper.
 """
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -267,7 +268,7 @@ GROUPS = Exercise(
             "zero-outside-the-range",
             "Where all weights of a group have one sign, 0 lies outside [min, max] and the zero point does not fit "
             "into the codes (a uint8 wraps round). Widen the range first: low = min(0, min), high = max(0, max).",
-            produces=lambda *a: _mistaken_groups(*a, hold_zero=False),
+            produces=partial(_mistaken_groups, hold_zero=False),
         ),
         Misconception(
             "divides-by-number-of-codes",
@@ -279,24 +280,24 @@ GROUPS = Exercise(
             "symmetric-grid",
             "This is the symmetric grid with its zero in the middle. Fit the range instead: scale = (high - low) / "
             "(2**bits - 1), zero_point = round(-low / scale).",
-            produces=lambda *a: _mistaken_groups(*a, symmetric=True),
+            produces=partial(_mistaken_groups, symmetric=True),
         ),
         Misconception(
             "one-grid-per-row",
             "All groups of a row got the grid of the whole row. Take the minimum and the maximum inside each group: "
             "reshape to (N, K // group_size, group_size) and reduce the last axis.",
-            produces=lambda *a: _mistaken_groups(*a, per_row=True),
+            produces=partial(_mistaken_groups, per_row=True),
         ),
         Misconception(
             "groups-interleaved",
             "A group is a run of NEIGHBOURING columns: reshape to (N, K // group_size, group_size), not to "
             "(N, group_size, K // group_size).",
-            produces=lambda *a: _mistaken_groups(*a, strided=True),
+            produces=partial(_mistaken_groups, strided=True),
         ),
         Misconception(
             "truncates",
             "The codes are cut off, not rounded: astype drops the fraction. Round first: np.round.",
-            produces=lambda *a: _mistaken_groups(*a, rounding=np.trunc),
+            produces=partial(_mistaken_groups, rounding=np.trunc),
         ),
         Misconception(
             "rounds-down",
@@ -323,7 +324,7 @@ GROUPS = Exercise(
             "not-clipped",
             "Two roundings can add up to a code of -1 or 2**bits: clip the codes to 0 ... 2**bits - 1 before the "
             "conversion to uint8, which wraps round.",
-            produces=lambda *a: _mistaken_groups(*a, clip=False),
+            produces=partial(_mistaken_groups, clip=False),
         ),
         Misconception(
             "stores-low-not-zero-point",

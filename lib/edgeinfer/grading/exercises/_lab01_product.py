@@ -3,6 +3,8 @@
 The oracle decodes everything and multiplies in float64. Source: nagel-whitepaper.
 """
 
+from functools import partial
+
 import numpy as np
 
 from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
@@ -101,45 +103,45 @@ PRODUCT = Exercise(
             "forgets-zero-point",
             "The zero points are missing. Sum of (code - zero) * x is Sum of code * x MINUS zero * Sum of x: the zero "
             "point meets the sum of the activations.",
-            produces=lambda *a: _mistaken_matvec(*a, correction="none"),
+            produces=partial(_mistaken_matvec, correction="none"),
         ),
         Misconception(
             "zero-point-times-count",
             "You subtract zero_point times the NUMBER of columns. Every column's zero point is multiplied by that "
             "column's activation, so the factor is the SUM of the activations.",
-            produces=lambda *a: _mistaken_matvec(*a, correction="count"),
+            produces=partial(_mistaken_matvec, correction="count"),
         ),
         Misconception(
             "zero-point-once",
             "You subtract the zero point itself from the dot product. It stands inside the sum: multiply it by the "
             "sum of the activations of the group.",
-            produces=lambda *a: _mistaken_matvec(*a, correction="once"),
+            produces=partial(_mistaken_matvec, correction="once"),
         ),
         Misconception(
             "sum-of-the-whole-row",
             "Each group has its own zero point, so it meets only the activations of its own group; you used the sum "
             "over all K columns.",
-            produces=lambda *a: _mistaken_matvec(*a, correction="row"),
+            produces=partial(_mistaken_matvec, correction="row"),
         ),
         Misconception(
             "zero-point-sign",
             "The correction is added; it is subtracted: W = scale * (code MINUS zero_point).",
-            produces=lambda *a: _mistaken_matvec(*a, sign=1.0),
+            produces=partial(_mistaken_matvec, sign=1.0),
         ),
         Misconception(
             "zero-point-not-scaled",
             "The correction belongs inside the bracket: scale * (dot - zero * sum), before the scale, not after.",
-            produces=lambda *a: _mistaken_matvec(*a, scaled=False),
+            produces=partial(_mistaken_matvec, scaled=False),
         ),
         Misconception(
             "forgets-activation-scale",
             "x_scale is missing: the result is in steps of the activations, not in their unit.",
-            produces=lambda *a: _mistaken_matvec(*a, x_power=0),
+            produces=partial(_mistaken_matvec, x_power=0),
         ),
         Misconception(
             "activation-scale-twice",
             "x_scale is in the result twice. It is one common factor of the whole sum.",
-            produces=lambda *a: _mistaken_matvec(*a, x_power=2),
+            produces=partial(_mistaken_matvec, x_power=2),
         ),
         Misconception(
             "forgets-weight-scales",

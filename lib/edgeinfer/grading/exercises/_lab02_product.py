@@ -3,8 +3,9 @@
 The oracles take another way than the lab: dense arithmetic, Python integers. Source: t-mac.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import product
-from typing import Any
 
 import numpy as np
 
@@ -217,7 +218,7 @@ def _mistaken(
     tables: np.ndarray,
     scales: np.ndarray,
     zero_points: np.ndarray,
-    plane_weights: Any = None,
+    plane_weights: Callable[[int], np.ndarray] = lambda bits: 2.0 ** (np.arange(bits) - 1),
     centre: float = 1.0,
     offset: float = 1.0,
     scaled_offset: bool = True,
@@ -226,11 +227,10 @@ def _mistaken(
     bits, n, blocks = indices.shape
     groups = scales.shape[1]
     wide = tables.astype(np.float64)
-    if plane_weights is None:
-        plane_weights = 2.0 ** (np.arange(bits) - 1)
+    weights = plane_weights(bits)
     sums = np.zeros((n, blocks))
     for b in range(bits):
-        sums += plane_weights[b] * wide[np.arange(blocks), indices[b]]
+        sums += weights[b] * wide[np.arange(blocks), indices[b]]
     total = wide[:, -1].reshape(groups, -1).sum(1)
     shift = offset * (centre * (2**bits - 1) / 2 - zero_points.astype(np.float64)) * total
     grouped = sums.reshape(n, groups, -1).sum(-1)
@@ -259,39 +259,39 @@ PRODUCT = Exercise(
             "The offset term is missing. Signed planes add up to 2*code - (2**bits - 1), centred on zero; the "
             "code and its zero point are not. What is left over is the same for all weights of a group: a "
             "constant times the sum of x there.",
-            produces=lambda *a: _mistaken(*a, offset=0.0),
+            produces=partial(_mistaken, offset=0.0),
         ),
         Misconception(
             "offset-without-centre",
             "The offset holds the zero point but not the middle of the codes. A plane bit is (sign + 1) / 2, so a "
             "code is half the weighted signs PLUS (2**bits - 1) / 2.",
-            produces=lambda *a: _mistaken(*a, centre=0.0),
+            produces=partial(_mistaken, centre=0.0),
         ),
         Misconception(
             "offset-wrong-sign",
             "The offset has the wrong sign. The last entry of a table (all bits 1) is +sum(x) of its group; the "
             "first is -sum(x).",
-            produces=lambda *a: _mistaken(*a, offset=-1.0),
+            produces=partial(_mistaken, offset=-1.0),
         ),
         Misconception(
             "offset-not-scaled",
             "The offset belongs inside the bracket: scale * (planes + offset), since W = scale * (code - zero_point).",
-            produces=lambda *a: _mistaken(*a, scaled_offset=False),
+            produces=partial(_mistaken, scaled_offset=False),
         ),
         Misconception(
             "planes-weigh-double",
             "Plane b weighs 2**b / 2 when its entries are +1 and -1: going from -1 to +1 is a step of two.",
-            produces=lambda *a: _mistaken(*a, plane_weights=2.0 ** np.arange(a[0].shape[0])),
+            produces=partial(_mistaken, plane_weights=lambda bits: 2.0 ** np.arange(bits)),
         ),
         Misconception(
             "planes-weigh-the-same",
             "All planes are added with one weight. Plane b holds the bits worth 2**b.",
-            produces=lambda *a: _mistaken(*a, plane_weights=np.full(a[0].shape[0], 0.5)),
+            produces=partial(_mistaken, plane_weights=lambda bits: np.full(bits, 0.5)),
         ),
         Misconception(
             "planes-reversed",
             "The planes are weighted from the wrong end: plane 0 is the least significant one.",
-            produces=lambda *a: _mistaken(*a, plane_weights=2.0 ** (np.arange(a[0].shape[0])[::-1] - 1)),
+            produces=partial(_mistaken, plane_weights=lambda bits: 2.0 ** (np.arange(bits)[::-1] - 1)),
         ),
         Misconception(
             "one-scale-per-row",
