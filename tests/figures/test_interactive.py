@@ -58,6 +58,7 @@ def test_parts_that_do_not_change_are_stored_once():
     assert len(axes) == 2 and len(data["pool"]) < 6 * 5
 
 
+@pytest.mark.filterwarnings("ignore:Glyph")
 @settings(max_examples=8, deadline=None)
 @given(st.text(max_size=30), st.text(max_size=30), st.text(max_size=30))
 def test_no_text_of_an_author_becomes_markup(label, text, title):
@@ -67,6 +68,10 @@ def test_no_text_of_an_author_becomes_markup(label, text, title):
     assert tags.count("script") == 2 and "b" not in tags
     assert [a.get("src", "")[:26] for tag, a in Tags(page).found if tag == "img"] == ["data:image/svg+xml;base64,"]
     assert payload(page)["frames"][0]["text"].startswith("t" + text + "<b>&amp;")
+
+
+def test_a_dollar_sign_is_a_dollar_sign():
+    assert "noscript" in small("cost $\\x$ {", "a $b", "$ title").to_html()
 
 
 def test_controls_are_labelled_native_and_keep_their_keys_in_jupyterlab():

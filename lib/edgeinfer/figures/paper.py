@@ -22,6 +22,14 @@ def draw_frame(frame: Frame, title: str = "") -> Figure:
     import matplotlib.pyplot as plt
 
     style.use_style()
+    # Words are shown as they are: a dollar sign in a label is a dollar sign, as in the page.
+    with plt.rc_context({"text.parse_math": False}):
+        return _draw_panels(frame, title)
+
+
+def _draw_panels(frame: Frame, title: str) -> Figure:
+    import matplotlib.pyplot as plt
+
     panels = [p for p in frame.panels if isinstance(p, Chart | Table)]
     heights = [p.height / 100 if isinstance(p, Chart) else 0.25 * (len(p.rows) + 2) for p in panels]
     figure, grid = plt.subplots(
