@@ -98,9 +98,9 @@ def _section(path: Path) -> Section:
 
 def describe_machine(machine: dict[str, Any]) -> str:
     """Returns one sentence about the machine from what its description holds; unknown parts are left out."""
-    known = [str(machine[key]) for key in ("processor", "cpu", "name", "architecture") if machine.get(key)][:1]
-    for key, words in (("physical_cores", "cores"), ("usable_cores", "usable cores"), ("cores", "cores")):
-        if machine.get(key):
-            known.append(f"{machine[key]} {words}")
-            break
+    known = [str(machine[key]) for key in ("processor", "architecture") if machine.get(key)][:1]
+    if machine.get("cores_usable"):
+        known.append(f"{machine['cores_usable']} usable cores")
+    if machine.get("vector_extensions"):
+        known.append(f"{machine['vector_extensions'][-1]}")
     return "Measured on: " + (", ".join(known) or "a machine that could not describe itself") + "."
