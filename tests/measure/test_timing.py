@@ -1,6 +1,8 @@
 """The comparison is paired, derived from its raw times, and refuses wrong use in one sentence; nothing is timed."""
 
 import itertools
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -197,6 +199,22 @@ def test_torch_results_are_compared_too():
     torch = pytest.importorskip("torch")
     x = torch.ones(3, dtype=torch.bfloat16)
     compare({"a": lambda: x, "b": lambda: x.float()}, "a", tolerance=1e-6, **QUICK)
+
+
+def test_comparing_leaves_the_thread_counts_of_the_libraries_alone():
+    code = (
+        "import torch, numba; torch.set_num_threads(1); "
+        "from edgeinfer.measure import compare; f = lambda: None; "
+        "found = compare({'a': f, 'b': f}, 'a', rounds=3, sample_seconds=0); "
+        "assert torch.get_num_threads() == 1 and found.threads == {'torch': 1}, found.threads"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_thread_count_that_changes_during_the_rounds_is_noted(monkeypatch):
+    counts = iter([{"torch": 1}, {"torch": 2}])
+    monkeypatch.setattr(timing, "_threads", lambda: next(counts))
+    assert "torch had 1 threads before the rounds and 2 after" in compare({"a": work, "b": work}, "a", **QUICK).table()
 
 
 def test_rotating_needs_two_copies():

@@ -21,7 +21,7 @@ from edgeinfer.measure.machine import Machine, describe_machine, size_text
 FORMAT = "edgeinfer.limits/1"
 DTYPES = ("float32", "bfloat16", "int8")
 MOST_BYTES = 512 << 20
-TRY_SECONDS = 0.004
+TRY_SECONDS = 0.002
 
 
 @dataclass(frozen=True)

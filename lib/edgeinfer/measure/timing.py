@@ -107,7 +107,7 @@ def compare(
         _refuse_different_results(results, baseline, tolerance)
     del results
 
-    names, order = list(contenders), random.Random(seed)
+    threads, names, order = _threads(), list(contenders), random.Random(seed)
     times: dict[str, list[float]] = {name: [] for name in names}
     notes = []
     collecting = gc.isenabled()
@@ -129,9 +129,12 @@ def compare(
         notes.append(
             "the baseline's own time varied by more than 30 percent: the machine was busy, trust the ratios only"
         )
-    ceilings = _ceilings(work, limits) if limits is not None else {}
+    ceilings, after = (_ceilings(work, limits) if limits is not None else {}), _threads()
+    for library, count in after.items():
+        if threads.get(library, count) != count:
+            notes.append(f"{library} had {threads[library]} threads before the rounds and {count} after them")
     kept = {name: tuple(times[name]) for name in contenders}
-    return Comparison(baseline, kept, repeats, work, ceilings, tuple(notes), _threads())
+    return Comparison(baseline, kept, repeats, work, ceilings, tuple(notes), after)
 
 
 def _refuse_wrong_use(
@@ -237,6 +240,7 @@ def _threads() -> dict[str, int]:
     found = {}
     if (torch := sys.modules.get("torch")) is not None:
         found["torch"] = int(torch.get_num_threads())
-    if (numba := sys.modules.get("numba")) is not None:
-        found["numba"] = int(numba.get_num_threads())
+    # Asking Numba starts its thread pool, and its OpenMP layer then changes torch's thread count: ask if it runs.
+    if (pool := sys.modules.get("numba.np.ufunc.parallel")) is not None and getattr(pool, "_is_initialized", False):
+        found["numba"] = int(sys.modules["numba"].get_num_threads())
     return found
