@@ -21,6 +21,10 @@ seed = 0
 size = "default"
 
 # %% id="imports"
+import os
+
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # many small matrices: a second thread would mostly wait
+
 import numpy as np
 import torch
 from edgeinfer import figures, kernels, measure, models
@@ -529,10 +533,10 @@ print(
 #
 # | points | for |
 # | --- | --- |
-# | 1 | half the steps with each bit less; the loss grows with the square of a small error, so the rise comes late |
-# | 1 | the small columns share a grid with large ones in every group; their error is multiplied by a loud activation |
-# | 1 | what counts is the error of the output, weighted by how inputs vary together; names both measured numbers |
-# | 1 | picks the point from the figure and gives a cause: passes over large arrays, unpacking, instructions |
+# | 1 | (1) what one bit does to the size of a step, and how the loss depends on a small error |
+# | 1 | (2) which columns share a grid with which, and what their error is multiplied by |
+# | 1 | (3) which of the two errors counts, and why; with both of your numbers |
+# | 1 | (4) a point of your own figure, and a cause that fits what it does with its bytes |
 
 # %% [markdown] id="explain" role="written" points=4
 # ### BEGIN SOLUTION

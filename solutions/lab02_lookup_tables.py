@@ -569,4 +569,5 @@ _ = measure.roofline(limits, points, title="One product per token: how near is e
 # - **Non-uniform codes.** Give `lut_matvec` a scale for each plane and feed it your binary coding: LUT-GEMM.
 # - **A better start.** Uniform codes are binary codes, too. Start the alternation from their planes instead of the
 #   greedy ones: with a bias the result can only improve on them. How much does it gain at four bits?
-# - **In the memory itself.** `edgeinfer.devices` puts the table into an open DRAM row. When does that pay?
+# - **In the memory itself.** LUT-based PIM (Lama) reads the products from a table in an open DRAM row:
+#   `edgeinfer.devices.open_row_multiply`. When does that pay?

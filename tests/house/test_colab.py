@@ -65,7 +65,9 @@ def test_a_lab_without_a_clone_installs_its_library_from_the_repository(bare, tm
         "edgeinfer @ git+"
     )
     # pip's switch is the wrong way round: PIP_NO_BUILD_ISOLATION=0 builds with what is installed, without a network.
-    done = run_cell(bare, tmp_path, source.replace(url, ROOT.as_uri()), PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1")
+    done = run_cell(
+        bare, tmp_path, source.replace(url, f"file://localhost{ROOT}"), PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1"
+    )
     assert "library at" in done.stdout, done.stdout[-1500:] + done.stderr[-1500:]
     assert str(bare.parents[1]) in done.stdout.splitlines()[-1]
 
