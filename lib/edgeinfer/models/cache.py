@@ -49,17 +49,20 @@ class PlainCache:
         self.padding: Tensor | None = None
         self._capacity = capacity
         shape = (batch, config.num_key_value_heads, capacity, config.head_dim)
-        self._blocks = [torch.empty(2, *shape, dtype=dtype) for _ in range(config.num_hidden_layers)]
+        self._blocks = [
+            (torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)) for _ in range(config.num_hidden_layers)
+        ]
 
     def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
         """Store the step's keys and values after the tokens seen so far; return views of all of them."""
-        start, end = self.length, self.length + keys.shape[2]
+        start, count = self.length, keys.shape[2]
+        end = start + count
         if end > self._capacity:
             self.reserve(max(end, 2 * self._capacity))
-        block = self._blocks[layer]
-        block[0, :, :, start:end] = keys
-        block[1, :, :, start:end] = values
-        return block[0, :, :, :end], block[1, :, :, :end]
+        kept_keys, kept_values = self._blocks[layer]
+        kept_keys.narrow(2, start, count).copy_(keys)
+        kept_values.narrow(2, start, count).copy_(values)
+        return kept_keys.narrow(2, 0, end), kept_values.narrow(2, 0, end)
 
     def advance(self, count: int) -> None:
         """Note that `count` tokens have passed all layers."""
@@ -77,18 +80,20 @@ class PlainCache:
 
     def reserve(self, capacity: int) -> None:
         """Make room for `capacity` tokens in all."""
-        for layer, block in enumerate(self._blocks):
-            larger = block.new_empty(*block.shape[:3], capacity, block.shape[4])
-            larger[:, :, :, : self.length] = block[:, :, :, : self.length]
-            # The layers already updated in this step hold newer tokens than `length` says.
-            larger[:, :, :, self.length : self._capacity] = block[:, :, :, self.length :]
-            self._blocks[layer] = larger
+
+        def larger(block: Tensor) -> Tensor:
+            # All of the old room: layers already updated in this step hold newer tokens than `length` says.
+            room = block.new_empty(*block.shape[:2], capacity, block.shape[3])
+            room[:, :, : self._capacity] = block
+            return room
+
+        self._blocks = [(larger(keys), larger(values)) for keys, values in self._blocks]
         self._capacity = capacity
 
     def layer(self, number: int) -> tuple[Tensor, Tensor]:
         """Return the keys and values kept for one layer, each (B, H, length, D)."""
-        block = self._blocks[number]
-        return block[0, :, :, : self.length], block[1, :, :, : self.length]
+        keys, values = self._blocks[number]
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
     @property
     def nbytes(self) -> int:

@@ -235,8 +235,9 @@ class Decoder:
     # ---- hooks ---------------------------------------------------------------------------------------------------
 
     def linears(self) -> dict[str, Tensor]:
-        """Return {name: weight (N, K)} of every linear layer but the head: views, so copy before you change them."""
-        return dict(self._weights.linears)
+        """Return {name: weight (N, K)} of every linear layer but the head: copies, row by row; see `set_weight`."""
+        stored = self._weights.linears
+        return {name: weight.clone(memory_format=torch.contiguous_format) for name, weight in stored.items()}
 
     def set_weight(self, name: str, weight: Tensor) -> None:
         """Overwrite the weight (N, K) of a linear layer, rounding to the decoder's type.
@@ -345,7 +346,7 @@ class Decoder:
         weights = self._weights
         tensors = {"model.embed_tokens.weight": weights.embedding}
         tensors |= {f"model.{name}.weight": tensor for name, tensor in weights.norms.items()}
-        tensors |= {f"{file_name(name)}.weight": tensor for name, tensor in weights.linears.items()}
+        tensors |= {f"{file_name(name)}.weight": tensor for name, tensor in self.linears().items()}
         tensors |= {f"{file_name(name)}.bias": tensor for name, tensor in weights.biases.items()}
         if not self.config.tie_word_embeddings:
             tensors["lm_head.weight"] = weights.head

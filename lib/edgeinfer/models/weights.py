@@ -80,6 +80,11 @@ def file_name(name: str) -> str:
     return "model." + name.replace(".attention.", ".self_attn.").replace(".moe.router", ".block_sparse_moe.gate")
 
 
+def column_major(weight: Tensor) -> Tensor:
+    """Return weight (N, K) laid out column by column: a product with one row then streams it, which is quicker."""
+    return weight.t().contiguous().t()
+
+
 class Weights:
     """All tensors of a decoder. Products that share an input are stored as one matrix; the parts are views of it.
 
@@ -129,7 +134,7 @@ class Weights:
 
     def _single(self, name: str) -> None:
         file = file_name(name)
-        self.linears[name] = self._take(f"{file}.weight", self._shapes[name]).contiguous()
+        self.linears[name] = column_major(self._take(f"{file}.weight", self._shapes[name]))
         if f"{file}.bias" in self._tensors:
             self.biases[name] = self._take(f"{file}.bias", self._shapes[name][:1])
 
@@ -138,7 +143,7 @@ class Weights:
         for name in names:
             self._single(name)
         rows = [self._shapes[name][0] for name in names]
-        self.fused[prefix] = torch.cat([self.linears[name] for name in names])
+        self.fused[prefix] = column_major(torch.cat([self.linears[name] for name in names]))
         self.linears |= dict(zip(names, self.fused[prefix].split(rows), strict=True))
         if any(name in self.biases for name in names):
             zeros = {name: torch.zeros(r, dtype=self._dtype) for name, r in zip(names, rows, strict=True)}
