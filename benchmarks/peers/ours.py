@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from edgeinfer import kernels
 from edgeinfer.kernels import simd
+from edgeinfer.kernels.memory import in_huge_pages
 
 from . import GROUP, Contender, Problem
 
@@ -16,7 +17,7 @@ from . import GROUP, Contender, Problem
 def _copy(weight: Any) -> Any:
     """The same weight at another place in memory."""
     arrays = {
-        f.name: getattr(weight, f.name).copy()
+        f.name: in_huge_pages(getattr(weight, f.name))
         for f in dataclasses.fields(weight)
         if isinstance(getattr(weight, f.name), np.ndarray)
     }

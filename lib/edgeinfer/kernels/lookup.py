@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, validate
+from edgeinfer.kernels.activations import ROUND, ROUND_BITS
+from edgeinfer.kernels.memory import aligned_empty, in_huge_pages
 from edgeinfer.kernels.packing import BLOCK, blocked_rows
 from edgeinfer.kernels.quantize import QuantizedWeight, check_group_size
 from edgeinfer.kernels.simd import (
@@ -100,7 +102,7 @@ def pack_planes(codes: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:
     for p in range(bits):
         index = (((parts >> np.uint8(p)) & np.uint8(1)) * weights).sum(-1, dtype=np.uint8)
         out[:, :, p] = (index[:, :, :, :, 0] | (index[:, :, :, :, 1] << np.uint8(4))).transpose(0, 3, 1, 2, 4)
-    return out.reshape(-1)
+    return in_huge_pages(out).reshape(-1)
 
 
 def pack_lookup(weight: QuantizedWeight) -> LookupWeight:
@@ -155,11 +157,18 @@ def _check_step(group_size: int) -> None:
 def _build(x, group_size, entries, scale, sums):
     """All signed sums of each four activations, as bytes; returns False when x holds NaN or infinity."""
     finite = True
-    sign = np.empty((4, 16), np.float32)
+    s0, s1, s2, s3 = (
+        np.empty(16, np.float32),
+        np.empty(16, np.float32),
+        np.empty(16, np.float32),
+        np.empty(16, np.float32),
+    )
     for j in range(16):
-        for t in range(4):
-            sign[t, j] = np.float32(1) if (j >> t) & 1 else np.float32(-1)
+        s0[j], s1[j] = np.float32(2 * (j & 1) - 1), np.float32((j & 2) - 1)
+        s2[j], s3[j] = np.float32((j & 4) // 2 - 1), np.float32((j & 8) // 4 - 1)
     tables = group_size // 4
+    shifted = np.empty(group_size * 4, np.float32)
+    pattern = shifted.view(np.int32)
     for b in range(x.shape[0]):
         for g in range(scale.shape[1]):
             row = x[b, g * group_size : (g + 1) * group_size]
@@ -177,10 +186,10 @@ def _build(x, group_size, entries, scale, sums):
             for i in range(tables):
                 x0, x1 = row[4 * i] * inverse, row[4 * i + 1] * inverse
                 x2, x3 = row[4 * i + 2] * inverse, row[4 * i + 3] * inverse
-                table = out[16 * i : 16 * i + 16]
-                for j in range(16):
-                    entry = (x0 * sign[0, j] + x1 * sign[1, j]) + (x2 * sign[2, j] + x3 * sign[3, j])
-                    table[j] = np.uint8(np.int32(entry + np.float32(OFFSET + 0.5)))
+                for j in range(16):  # one register: all 16 signed sums at once
+                    shifted[16 * i + j] = ((x0 * s0[j] + x1 * s1[j]) + (x2 * s2[j] + x3 * s3[j])) + ROUND
+            for i in range(group_size * 4):
+                out[i] = np.uint8((pattern[i] - ROUND_BITS + OFFSET) & 255)
             scale[b, g] = unit
             sums[b, g] = total
     return finite
@@ -202,7 +211,7 @@ def build_tables(x: NDArray[np.float32], group_size: int) -> LookupTables:
     _check_step(group_size)
     if columns == 0 or columns % group_size:
         raise ValueError(f"group_size {group_size} does not divide the {columns} columns of x.")
-    entries = np.empty((rows.shape[0], columns * 4), np.uint8)
+    entries = aligned_empty((rows.shape[0], columns * 4), np.uint8)
     scale = np.empty((rows.shape[0], columns // group_size), np.float32)
     sums = np.empty_like(scale)
     if not _build(rows, group_size, entries, scale, sums):

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.kernels.memory import in_huge_pages
 from edgeinfer.kernels.quantize import QuantizedWeight
 
 BLOCK = 64  # rows of a block: four vectors of sixteen 32-bit lanes
@@ -76,7 +77,7 @@ def pack(weight: QuantizedWeight) -> PackedWeight:
     packed = parts[..., 0, :].copy()
     for s in range(1, per_byte):
         packed |= parts[..., s, :] << np.uint8(s * bits)
-    data = np.ascontiguousarray(packed.transpose(0, 3, 1, 2, 4)).reshape(-1)
+    data = in_huge_pages(packed.transpose(0, 3, 1, 2, 4)).reshape(-1)
     zero = np.empty((0, 0, BLOCK), np.uint8) if weight.symmetric else blocked_rows(weight.zero_point, 0)
     middle = 2 ** (weight.bits - 1)
     return PackedWeight(data, blocked_rows(weight.scale, 0), zero, middle, bits, weight.group_size, weight.shape)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, validate
 from edgeinfer.kernels.activations import quantize_activations
+from edgeinfer.kernels.memory import aligned_empty, in_huge_pages
 from edgeinfer.kernels.packing import BLOCK
 from edgeinfer.kernels.simd import (
     add_i8,
@@ -141,7 +142,7 @@ def pack_ternary(ternary: NDArray[np.int8], scale: NDArray[np.float32]) -> Terna
     data = codes.reshape(blocks, 2, BLOCK // 2, steps).transpose(0, 3, 2, 1)
     negatives = (codes >> 7).sum(1, dtype=np.int32)
     scale = np.ascontiguousarray(np.broadcast_to(np.asarray(scale, np.float32), (rows,)))
-    return TernaryWeight(np.ascontiguousarray(data).reshape(-1), negatives, scale, (rows, columns))
+    return TernaryWeight(in_huge_pages(data).reshape(-1), negatives, scale, (rows, columns))
 
 
 @compiled()
@@ -301,7 +302,7 @@ def ternary_matmul(
     if columns % TRITS:
         codes = np.zeros((batch, steps * TRITS), np.int8)
         codes[:, :columns] = quantized.codes
-    low, high = np.empty((2, batch, steps, 128), np.uint8)
+    low, high = aligned_empty((2, batch, steps, 128), np.uint8)
     _tables(codes, TUPLES, low, high)
     y = np.empty((batch, rows), np.float32)
     kernel = _vector if simd.choose(path) else _portable

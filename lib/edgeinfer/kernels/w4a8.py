@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, validate
 from edgeinfer.kernels.activations import quantize_activations
+from edgeinfer.kernels.memory import in_huge_pages
 from edgeinfer.kernels.packing import BLOCK, pack_int4
 from edgeinfer.kernels.quantize import QuantizedWeight, from_codes, scale_and_zero_point
 from edgeinfer.kernels.simd import (
@@ -118,7 +119,7 @@ def pack_w4a8(weight: QuantizedWeight) -> W4A8Weight:
     if columns > LARGEST_ROW:
         raise ValueError(f"{columns} columns are too many for 32-bit sums; at most {LARGEST_ROW}.")
     packed = pack_int4(weight)
-    data = packed.data ^ np.uint8(0x88)  # flipping the top bit of code + 8 gives two's complement
+    data = in_huge_pages(packed.data ^ np.uint8(0x88))  # flipping the top bit of code + 8 gives two's complement
     signed = weight.codes.astype(np.int32) - 8
     correction = np.zeros(-(-rows // BLOCK) * BLOCK, np.int32)
     correction[:rows] = 128 * 16 * signed.sum(1)
