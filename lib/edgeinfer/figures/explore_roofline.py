@@ -62,6 +62,7 @@ def roofline_explorer(
     spots = [step.intensity for pair in steps.values() for step in pair]
     low, high = min(spots + corners) / 3, max(spots + corners) * 3
     most = max(step.bytes for _, step in steps.values()) / 1e6
+    least = min(min(step.kv_read_bytes, step.activation_bytes) for _, step in steps.values()) / 1e6
 
     def draw(device: str, bits: float, batch: int, context: int) -> Frame:
         bandwidth, peak, format_name = ceilings[device]
@@ -87,7 +88,7 @@ def roofline_explorer(
                 Chart(
                     [Bars([part / 1e6 for part in parts], style=1)],
                     Axis("", scale="category", categories=("weights", "keys, values", "activations")),
-                    Axis("moved in one decode step", "MB", scale="log", range=(most / 1e4, most * 2)),
+                    Axis("moved in one decode step", "MB", scale="log", range=(least / 2, most * 2)),
                     title="What a decode step moves",
                 ),
             ],
@@ -107,7 +108,7 @@ def roofline_explorer(
         [
             Choice("device", "Device", list(devices)),
             Choice("bits", "Weights stored in", list(weight_bits), "bits", show=number_text),
-            Slider("batch", "Batch", list(batches), "sequences"),
+            Slider("batch", "Batch (sequences)", list(batches)),
             Slider("context", "Context", list(contexts), "tokens", show=lambda n: f"{n:,}", default=_middle(contexts)),
         ],
         draw,
