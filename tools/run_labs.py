@@ -21,6 +21,7 @@ import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
 CHILD = "--execute-one"
+WAIT = 5  # a lab is stopped after this many times its processor time: then it hangs
 
 
 def execute_one(job: dict[str, Any]) -> None:
@@ -123,9 +124,9 @@ def run(notebook: Path, parameters: dict[str, Any], options: argparse.Namespace)
         )  # fmt: skip
         started = time.monotonic()
         try:
-            out, noise = process.communicate(timeout=2 * options.seconds)
+            out, noise = process.communicate(timeout=WAIT * options.seconds)
         except subprocess.TimeoutExpired:
-            out, noise = "", f"stopped after {2 * options.seconds:.0f} s"
+            out, noise = "", f"stopped after {WAIT * options.seconds:.0f} s"
         finally:
             end_family(process)
     try:
@@ -139,8 +140,9 @@ def run(notebook: Path, parameters: dict[str, Any], options: argparse.Namespace)
             "slowest_cell": ["", 0],
             "problem": last,
         }
-    if not result["problem"] and result["seconds"] > options.seconds:
-        result["problem"] = f"took {result['seconds']:.0f} s, allowed are {options.seconds:g} s"
+    # Processor time decides: on a free machine it bounds the wait, and a busy one does not make a lab slow.
+    if not result["problem"] and result["cpu_seconds"] > options.seconds:
+        result["problem"] = f"took {result['cpu_seconds']:.0f} s of processor time, allowed are {options.seconds:g} s"
     if not result["problem"] and result["peak_bytes"] > options.gigabytes * 1e9:
         result["problem"] = f"took {result['peak_bytes'] / 1e9:.2f} GB, allowed are {options.gigabytes:g} GB"
     return {"lab": notebook.stem, "parameters": parameters, **result}
@@ -180,8 +182,10 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="only these labs (default: all)")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
-    parser.add_argument("--seconds", type=float, default=60, help="allowed for one lab (default: 60)")
-    parser.add_argument("--cell-seconds", type=int, default=45, help="allowed for one cell (default: 45)")
+    parser.add_argument("--seconds", type=float, default=60, help="processor time allowed for one lab (default: 60)")
+    parser.add_argument(
+        "--cell-seconds", type=int, default=120, help="waiting time allowed for one cell (default: 120)"
+    )
     parser.add_argument("--gigabytes", type=float, default=2, help="allowed peak memory of one lab (default: 2)")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "labs", help="folder of the reports")
     parser.add_argument("--solutions", type=Path, default=ROOT / "solutions", help=argparse.SUPPRESS)
