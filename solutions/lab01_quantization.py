@@ -526,8 +526,8 @@ print(
 # Answer in five to ten sentences, with your own numbers from above.
 #
 # 1. Why does one bit less about double the error, and why does the perplexity not simply double with it?
-# 2. The outliers changed nothing in the model and much in the rounded model. Why did small groups not help, and why did
-#    the scaling?
+# 2. The outliers changed nothing in the model, but they harmed the rounded one. Why did small groups not help, and why
+#    did the scaling?
 # 3. The second-order method made the error of the weights larger. Defend it.
 # 4. Which point of the roofline is farthest below its ceiling, and what would you change in that product?
 #
