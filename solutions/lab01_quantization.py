@@ -454,6 +454,7 @@ for bits, *values in table:
 import dataclasses
 import math
 
+del loud, state, loud_original, loud_inputs, calibration, moments  # not needed any more; small machines are thankful
 side = {"default": 2048, "full": 4096}.get(size, 2048)
 group_size = 128
 cache = measure.describe_machine().last_level_cache_bytes or 32 << 20
