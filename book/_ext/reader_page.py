@@ -36,6 +36,16 @@ def name_sidebar_summaries(page: str) -> str:
     )
 
 
+def name_folded_cells_by_their_words(page: str) -> str:
+    """The fold of a code cell says "Show code cell source"; a label beside it says something else."""
+    return page.replace('<summary aria-label="Toggle hidden content">', "<summary>")
+
+
+def leave_empty_corners_of_tables(page: str) -> str:
+    """The empty first cell of a table's head is no header."""
+    return re.sub(r'<th class="(head[^"]*)">(?:<p>\s*</p>)?</th>', r'<td class="\1"></td>', page)
+
+
 def put_logo_in_a_region(page: str) -> str:
     """The logo stands outside every landmark."""
     return re.sub(
@@ -64,6 +74,8 @@ REPAIRS: tuple[Repair, ...] = (
     name_search_buttons,
     name_colour_switch,
     name_sidebar_summaries,
+    name_folded_cells_by_their_words,
+    leave_empty_corners_of_tables,
     put_logo_in_a_region,
     use_plain_roles_in_bibliographies,
     remove_thebe,
