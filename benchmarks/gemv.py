@@ -40,8 +40,8 @@ def measure(case: str, threads: int, rounds: int) -> dict:
         {c.name: c.run for c in contenders},
         BASELINE,
         rounds=rounds,
-        sample_seconds=0.03,
-        max_seconds=240,
+        sample_seconds=0.004,  # about a scheduler's time slice: on a busy machine most samples are not interrupted
+        max_seconds=90,
         work={c.name: measure.Work(bytes=c.nbytes, level=levels[c.name], threads=threads) for c in contenders},
         limits=limits,
     )
@@ -85,12 +85,43 @@ def in_fresh_process(case: str, threads: int, rounds: int) -> dict | str:
         return json.loads(out.read_text(encoding="utf-8"))
 
 
+def notes_of(tables: list[dict]) -> list[str]:
+    """What a reader must know: missing peers, which kernels ran, what is inside a time."""
+    from edgeinfer.kernels import simd
+
+    notes = sorted({f"{name} is missing: {reason}." for table in tables for name, reason in table["absent"].items()})
+    if reason := simd.why_portable():
+        notes.append(f"The portable kernels ran: {reason}.")
+    return [
+        *notes,
+        "Activations are quantized, or tables built, inside every call; 'of roofline' is the share of the read "
+        "bandwidth measured in the same process, in memory or in the cache that holds the weights.",
+    ]
+
+
+def save(path: Path, tables: list[dict]) -> None:
+    """Write all tables, the machine and the versions; whole or not at all."""
+    from edgeinfer.measure import describe_machine
+
+    result = {
+        "title": TITLE,
+        "machine": json.loads(describe_machine().to_json()),
+        "versions": versions(),
+        "comparisons": tables,
+        "notes": notes_of(tables),
+    }
+    path.parent.mkdir(exist_ok=True)
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="three rounds of the first shape, written nowhere")
     parser.add_argument("--threads", type=int, nargs="*", help="thread counts (default: 1 and 2)")
     parser.add_argument("--shapes", nargs="*", default=CASES, help=f"which of: {', '.join(CASES)}")
-    parser.add_argument("--rounds", type=int, default=11)
+    parser.add_argument("--rounds", type=int, default=31)
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     parser.add_argument("--out", type=Path, default=HERE / "results" / "gemv.json")
     options = parser.parse_args()
@@ -99,13 +130,12 @@ def main() -> None:
         options.out.write_text(json.dumps(table), encoding="utf-8")
         return
 
-    from edgeinfer.kernels import simd
-    from edgeinfer.measure import Comparison, describe_machine
+    from edgeinfer.measure import Comparison
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     threads = options.threads or [t for t in (1, 2) if t <= cores]
     cases = options.shapes[:1] if options.quick else options.shapes
-    tables, failed, notes = [], [], []
+    tables, failed = [], []
     for count in threads:
         for case in cases:
             table = in_fresh_process(case, count, 3 if options.quick else options.rounds)
@@ -114,25 +144,9 @@ def main() -> None:
                 continue
             tables.append(table)
             print(f"\n{table['title']}\n{Comparison.from_json(json.dumps(table)).table()}", flush=True)
-            notes += [f"{name} is missing: {reason}." for name, reason in table["absent"].items()]
-    notes = sorted(set(notes))
-    if reason := simd.why_portable():
-        notes.append(f"The portable kernels ran: {reason}.")
-    notes.append(
-        "Activations are quantized, or tables built, inside every call; 'of roofline' is the share of the read "
-        "bandwidth measured in the same process, in memory or in the cache that holds the weights."
-    )
-    result = {
-        "title": TITLE,
-        "machine": json.loads(describe_machine().to_json()),
-        "versions": versions(),
-        "comparisons": tables,
-        "notes": notes,
-    }
-    print("", *notes, sep="\n")
-    if tables and not options.quick:
-        options.out.parent.mkdir(exist_ok=True)
-        options.out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+            if not options.quick:
+                save(options.out, tables)  # after every table: an interrupted run keeps what it has
+    print("", *notes_of(tables), sep="\n")
     if failed:
         sys.exit("gemv: " + "; ".join(failed))
 
