@@ -136,7 +136,8 @@ class Atlas:
                 path = "lib/" + module.__name__.replace(".", "/") + ".py"
                 links.append(_link(f"{self.repository}/{path}", "evidence code", f"Evidence code of {name}"))
         fields = self.bibliography.get(entry["citation"], {})
-        links.append(_link(entry["links"][0]["url"], citation_text(fields) or "paper", f"Paper of {name}"))
+        text = citation_text(fields) or "paper"
+        links.append(_link(entry["links"][0]["url"], text, f"{text}: paper of {name}"))
         return " · ".join(links)
 
     def _claim(self, entry: dict[str, Any]) -> str:
