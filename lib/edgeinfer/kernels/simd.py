@@ -342,18 +342,21 @@ low_half_u16, high_half_u16 = _make_half(0, "zext"), _make_half(16, "zext")
 low_half_i16, high_half_i16 = _make_half(0, "sext"), _make_half(16, "sext")
 
 
-@intrinsic
-def prefetch(typing, array, index):
-    """Ask for the cache line at array[index]; an address beyond the end is harmless."""
+def _make_prefetch(locality: int):
+    @intrinsic
+    def ask(typing, array, index):
+        def generate(context, builder, signature, args):
+            name = "llvm.prefetch.p0i8" if llvm.llvm_version_info[0] < 17 else "llvm.prefetch.p0"
+            call = _declare(builder, name, ir.VoidType(), [ir.PointerType(I8), I32, I32, I32])
+            where = _address(context, builder, signature.args[0], *args, I8)
+            builder.call(call, [where, I32(0), I32(locality), I32(1)])
+            return context.get_dummy_value()
 
-    def generate(context, builder, signature, args):
-        typed = llvm.llvm_version_info[0] < 17
-        name = "llvm.prefetch.p0i8" if typed else "llvm.prefetch.p0"
-        pointer = ir.PointerType(I8)
-        call = _declare(builder, name, ir.VoidType(), [pointer, I32, I32, I32])
-        builder.call(
-            call, [_address(context, builder, signature.args[0], args[0], args[1], I8), I32(0), I32(3), I32(1)]
-        )
-        return context.get_dummy_value()
+        return types.void(array, types.intp), generate
 
-    return types.void(array, types.intp), generate
+    return ask
+
+
+# Ask for the cache line at array[index] (an address beyond the end is harmless): into the first-level cache, or only
+# into the second, where the kernel keeps the first busy with tables.
+prefetch, prefetch_second_level = _make_prefetch(3), _make_prefetch(2)

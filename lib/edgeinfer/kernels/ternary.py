@@ -32,7 +32,7 @@ from edgeinfer.kernels.simd import (
     lookup_128,
     low_half_i16,
     low_half_u16,
-    prefetch,
+    prefetch_second_level,
     shift_left_8,
     shift_right,
     splat_i8,
@@ -48,7 +48,7 @@ CANONICAL = np.array(
 )  # (122, 5): the tuples that have an entry of their own
 TUPLES = np.zeros((TRITS, 128), np.int16)
 TUPLES[:, : len(CANONICAL)] = CANONICAL.T
-AHEAD = 2048  # bytes that the prefetch runs ahead of the loads
+AHEAD = 8192  # bytes that the prefetch runs ahead of the loads
 RUN = 42  # steps between two flushes: high bytes lie in -3..2, and 42 of them still fit into a byte
 
 
@@ -204,10 +204,10 @@ def _four_blocks(w, low, high, total, block):
             h0 = load_i8x64(high, c * 128)
             h1 = load_i8x64(high, c * 128 + 64)
             at = c * BLOCK
-            prefetch(w, w0 + at + AHEAD)
-            prefetch(w, w1 + at + AHEAD)
-            prefetch(w, w2 + at + AHEAD)
-            prefetch(w, w3 + at + AHEAD)
+            prefetch_second_level(w, w0 + at + AHEAD)
+            prefetch_second_level(w, w1 + at + AHEAD)
+            prefetch_second_level(w, w2 + at + AHEAD)
+            prefetch_second_level(w, w3 + at + AHEAD)
             b0, o0, p0 = _look_up(load_i8x64(w, w0 + at), t0, t1, h0, h1, b0, o0, p0)
             b1, o1, p1 = _look_up(load_i8x64(w, w1 + at), t0, t1, h0, h1, b1, o1, p1)
             b2, o2, p2 = _look_up(load_i8x64(w, w2 + at), t0, t1, h0, h1, b2, o2, p2)
