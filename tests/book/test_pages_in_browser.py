@@ -75,6 +75,8 @@ def open_page(browser, url: str, scheme: str) -> Opened:
     page.goto(url, wait_until="load", timeout=PATIENCE)
     page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
     page.wait_for_function("() => ['light', 'dark'].includes(document.documentElement.dataset.theme)")
+    # Two frames later the colours of the scheme are painted; on a busy machine axe saw the old ones.
+    page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
     page.evaluate(AXE)
     found = page.evaluate("() => axe.run(document, {resultTypes: ['violations']}).then(r => r.violations)")
     for rule in found:
