@@ -348,7 +348,7 @@ def _make_prefetch(locality: int):
         def generate(context, builder, signature, args):
             name = "llvm.prefetch.p0i8" if llvm.llvm_version_info[0] < 17 else "llvm.prefetch.p0"
             call = _declare(builder, name, ir.VoidType(), [ir.PointerType(I8), I32, I32, I32])
-            where = _address(context, builder, signature.args[0], *args, I8)
+            where = _address(context, builder, signature.args[0], args[0], args[1], I8)
             builder.call(call, [where, I32(0), I32(locality), I32(1)])
             return context.get_dummy_value()
 
