@@ -5,11 +5,12 @@ It measures nothing (see `timing`). The ratios are paired: baseline and contende
 
 from __future__ import annotations
 
-import html
 import json
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+
+from edgeinfer.measure.tables import html_table
 
 FORMAT = "edgeinfer.comparison/1"
 
@@ -155,19 +156,8 @@ class Comparison:
 
     def _repr_html_(self) -> str:
         head, body = self._cells()
-        columns = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(row[0])}</th>'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-            + "</tr>"
-            for row in body
-        )
-        notes = "".join(f"<p>{html.escape(note)}.</p>" for note in self._footer())
-        return (
-            '<div class="edgeinfer-comparison"><table class="table">'
-            f"<caption>Times side by side; speed-up is against {html.escape(self.baseline)}</caption>"
-            f"<thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>{notes}</div>"
-        )
+        caption = f"Times side by side; speed-up is against {self.baseline}"
+        return f'<div class="edgeinfer-comparison">{html_table(caption, body, head, self._footer())}</div>'
 
     def to_json(self) -> str:
         """Return everything that was measured as JSON text; `from_json` reads it back."""

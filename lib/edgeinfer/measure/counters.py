@@ -6,12 +6,13 @@ listening. It knows no hardware: what a tier is called, the caller says.
 
 from __future__ import annotations
 
-import html
 import json
 from collections import defaultdict
 from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any
+
+from edgeinfer.measure.tables import html_table
 
 _listening: ContextVar[tuple[Counter, ...]] = ContextVar("listening", default=())
 Key = tuple[str, str, str]  # (what, tier or kind, label)
@@ -107,16 +108,8 @@ class Counter:
         )
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(what)}</th><td>{html.escape(place)}</td>'
-            f"<td>{html.escape(label)}</td><td>{amount:,d}</td></tr>"
-            for (what, place, label), amount in sorted(self._counts.items())
-        )
-        return (
-            '<table class="table"><caption>Counted bytes and operations</caption><thead><tr><th scope="col">what</th>'
-            '<th scope="col">tier or kind</th><th scope="col">label</th><th scope="col">amount</th></tr></thead>'
-            f"<tbody>{rows}</tbody></table>"
-        )
+        rows = [(what, place, label, f"{amount:,d}") for (what, place, label), amount in sorted(self._counts.items())]
+        return html_table("Counted bytes and operations", rows, ("what", "tier or kind", "label", "amount"))
 
 
 def count_read(nbytes: int, tier: str = "DRAM", label: str = "") -> None:

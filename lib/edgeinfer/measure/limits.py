@@ -7,7 +7,6 @@ by threads that share nothing; peaks are torch's matrix products. What is missin
 from __future__ import annotations
 
 import functools
-import html
 import json
 import os
 import threading
@@ -17,6 +16,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from edgeinfer.measure.machine import Machine, describe_machine, size_text
+from edgeinfer.measure.tables import html_table
 
 FORMAT = "edgeinfer.limits/1"
 DTYPES = ("float32", "bfloat16", "int8")
@@ -97,18 +97,7 @@ class Limits:
 
     def _repr_html_(self) -> str:
         head, body = self._cells()
-        columns = "".join(f'<th scope="col">{html.escape(c)}</th>' for c in head)
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(row[0])}</th>'
-            + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
-            + "</tr>"
-            for row in body
-        )
-        notes = "".join(f"<p>{html.escape(note)}.</p>" for note in self._footer())
-        return (
-            f'<table class="table"><caption>Measured limits of {html.escape(self.processor)}</caption>'
-            f"<thead><tr>{columns}</tr></thead><tbody>{rows}</tbody></table>{notes}"
-        )
+        return html_table(f"Measured limits of {self.processor}", body, head, self._footer())
 
     def to_json(self) -> str:
         """Return the limits as JSON text; `from_json` reads it back."""

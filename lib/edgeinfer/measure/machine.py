@@ -6,7 +6,6 @@ container, on ARM, on macOS, in a browser. It never records a host or user name.
 
 from __future__ import annotations
 
-import html
 import importlib.metadata
 import json
 import math
@@ -15,6 +14,7 @@ from dataclasses import asdict, dataclass, field
 
 from edgeinfer.measure import cgroup
 from edgeinfer.measure.host import Host
+from edgeinfer.measure.tables import html_table
 
 FORMAT = "edgeinfer.machine/1"
 # What matters for the kernels of this book, in rising order; other flags are left out.
@@ -146,11 +146,7 @@ class Machine:
         return "\n".join(f"{what:18s} {value}" for what, value in self.lines())
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f'<tr><th scope="row">{html.escape(what)}</th><td>{html.escape(value)}</td></tr>'
-            for what, value in self.lines()
-        )
-        return f'<table class="table"><caption>This machine</caption><tbody>{rows}</tbody></table>'
+        return html_table("This machine", self.lines())
 
     def to_json(self) -> str:
         """Return the description as JSON text; `from_json` reads it back."""
