@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeinfer.models import few_rows
 from edgeinfer.models import plan as planning
 from edgeinfer.models.cache import CacheFactory, KVCache, PlainCache
 from edgeinfer.models.config import Config, rotary_frequencies
@@ -73,6 +74,7 @@ class Decoder:
         }[config.hidden_act]
         self._half = config.head_dim // 2
         self._cos, self._sin = self._rotation_table(config.max_position_embeddings)
+        self._head = few_rows.Linear(weights.head)
         self._plan = planning.build(config, weights, self._store, self._replaced)
 
     def _rotation_table(self, positions: int) -> tuple[Tensor, Tensor]:
@@ -151,9 +153,9 @@ class Decoder:
         if name not in self._weights.norms:
             known = ", ".join(str(n) for n in (*self.config.exit_layers, self.config.num_hidden_layers))
             raise ValueError(f"no exit after layer {exit_layer}; this model has exits after layers {known}")
-        hidden = functional.rms_norm(hidden, hidden.shape[-1:], self._weights.norms[name], self.config.rms_norm_eps)
+        hidden = few_rows.rms_norm(hidden, self._weights.norms[name], self.config.rms_norm_eps)
         replaced = self._replaced.get("lm_head")
-        return replaced(hidden) if replaced else functional.linear(hidden, self._weights.head)
+        return replaced(hidden) if replaced else self._head(hidden)
 
     def forward_layers(self, hidden: Tensor, kv_cache: KVCache, first: int = 0, last: int | None = None) -> Tensor:
         """Run layers `first` to `last` (not included), as one part of a model that is split between machines does.
@@ -173,7 +175,7 @@ class Decoder:
         cos, sin = self._rotation(kv_cache, T)
         masks: dict[int, Tensor | None] = {}
         for layer in self._plan[first:last]:
-            normed = functional.rms_norm(hidden, hidden.shape[-1:], layer.input_norm, eps)
+            normed = few_rows.rms_norm(hidden, layer.input_norm, eps)
             qkv = layer.qkv(normed).view(B, T, rotated + kv_heads, config.head_dim).transpose(1, 2)
             turned = qkv[:, :rotated]
             turned = torch.addcmul(turned * cos, turned.roll(self._half, -1), sin)
@@ -182,7 +184,7 @@ class Decoder:
                 masks[keys.shape[2]] = self._mask(kv_cache, T, keys.shape[2])
             mixed = self.attention(turned[:, :heads], keys, values, masks[keys.shape[2]], layer.number)
             hidden = hidden + layer.output(mixed.transpose(1, 2).reshape(B, T, -1))
-            normed = functional.rms_norm(hidden, hidden.shape[-1:], layer.post_norm, eps)
+            normed = few_rows.rms_norm(hidden, layer.post_norm, eps)
             hidden = hidden + (layer.replaced_mlp or self._feed_forward)(layer, normed)
         return hidden
 

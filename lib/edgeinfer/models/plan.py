@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeinfer.models import few_rows
 from edgeinfer.models.config import Config
 from edgeinfer.models.weights import ATTENTION, MLP, MemoryStore, Weights, WeightStore, mlp_names
 
@@ -65,7 +66,7 @@ def build(
         if name in replaced:
             product = replaced[name]
         elif in_memory:
-            product = partial(functional.linear, weight=weights.linears[name], bias=bias)
+            product = few_rows.Linear(weights.linears[name], bias)
         else:
             product = partial(_fetched, store=store, name=name, bias=bias)
         return partial(_recorded, product=product, rows=seen[name]) if name in seen else product
@@ -73,7 +74,7 @@ def build(
     def together(prefix: str, parts: tuple[str, ...]) -> Product:
         names = [f"{prefix}.{part}" for part in parts]
         if in_memory and not any(name in replaced or name in seen for name in names):
-            return partial(functional.linear, weight=weights.fused[prefix], bias=weights.fused_biases.get(prefix))
+            return few_rows.Linear(weights.fused[prefix], weights.fused_biases.get(prefix))
         return partial(_side_by_side, products=[single(name) for name in names])
 
     return [
