@@ -59,6 +59,7 @@ def contenders(problem: Problem) -> list[Contender]:
     ternary, scale = kernels.ternarize(problem.weight)
     exact = (ternary * scale[:, None]).astype(np.float64) @ x
     add("ternary 1.6 bits", kernels.pack_ternary(ternary, scale), kernels.ternary_matmul, exact)
+    add("ternary 2 bits", kernels.pack_ternary_int2(ternary, scale), kernels.matmul, exact)
     if threads == 1:
         if simd.available():
             packed = kernels.pack(problem.quantized[4])

@@ -2,7 +2,14 @@
 
 import numpy as np
 import pytest
-from edgeinfer.kernels import pack_ternary, quantize_activations, ternarize, ternary_matmul
+from edgeinfer.kernels import (
+    matmul,
+    pack_ternary,
+    pack_ternary_int2,
+    quantize_activations,
+    ternarize,
+    ternary_matmul,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -27,6 +34,22 @@ def test_product_equals_integer_arithmetic_on_any_shape(rows, columns, batch, th
     np.testing.assert_array_equal(packed.unpack(), ternary)
     for path in PATHS:
         np.testing.assert_array_equal(ternary_matmul(packed, x, threads, path), exactly(ternary, scale, x))
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(1, 200), st.integers(1, 20), st.integers(1, 3), st.integers(0, 2**32 - 1))
+def test_two_bits_give_the_same_product(rows, sixteens, threads, seed):
+    rng = np.random.default_rng(seed)
+    ternary, scale = rng.integers(-1, 2, (rows, 16 * sixteens)), (rng.random(rows) + 0.1).astype(np.float32)
+    x, packed = rng.standard_normal(16 * sixteens).astype(np.float32), pack_ternary_int2(ternary, scale)
+    assert packed.data.nbytes == -(-rows // 64) * 64 * 4 * sixteens
+    for path in PATHS:
+        np.testing.assert_allclose(matmul(packed, x, threads, path), exactly(ternary, scale, x), rtol=1e-6)
+
+
+def test_two_bits_need_sixteen_columns():
+    with pytest.raises(ValueError, match="multiple of 16 columns, got 100"):
+        pack_ternary_int2(np.zeros((4, 100), np.int8))
 
 
 @pytest.mark.parametrize("value", [1, -1])

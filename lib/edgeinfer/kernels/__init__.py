@@ -31,7 +31,7 @@ from edgeinfer.kernels.quantize import (
     quantize_per_channel,
     quantize_per_tensor,
 )
-from edgeinfer.kernels.ternary import TernaryWeight, pack_ternary, ternarize, ternary_matmul
+from edgeinfer.kernels.ternary import TernaryWeight, pack_ternary, pack_ternary_int2, ternarize, ternary_matmul
 from edgeinfer.kernels.w4a8 import W4A8Weight, clip_search, pack_w4a8, quantize_clipped, w4a8_matmul
 
 __all__ = [
@@ -73,6 +73,7 @@ __all__ = [
     "pack_int8",
     "pack_lookup",
     "pack_ternary",
+    "pack_ternary_int2",
     "pack_w4a8",
     "quantization_error",
     "quantize_activations",

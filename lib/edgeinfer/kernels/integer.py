@@ -23,7 +23,6 @@ from edgeinfer.kernels.simd import (
     load_u8_as_i32,
     mul_f32,
     mul_i32,
-    prefetch,
     shift_right,
     splat_f32,
     splat_i8,
@@ -35,7 +34,6 @@ from edgeinfer.kernels.simd import (
 from edgeinfer.kernels.threads import over_blocks
 
 MAX_GROUP = 65536  # 255 * 127 * 65536 < 2**31: no sum of a group leaves 32 bits
-AHEAD = 4096  # bytes that the prefetch runs ahead of the loads
 
 
 @compiled()
@@ -67,10 +65,6 @@ def _one_column(bits, w, scale, zero, middle, xq, xs, xsum, group_size, y, block
             v1 = load_i8x64(w, at + 64)
             v2 = load_i8x64(w, at + 128)
             v3 = load_i8x64(w, at + 192)
-            prefetch(w, at + AHEAD)
-            prefetch(w, at + AHEAD + 64)
-            prefetch(w, at + AHEAD + 128)
-            prefetch(w, at + AHEAD + 192)
             at += 256
             for s in range(per_byte):
                 x = broadcast_4_bytes(xq, k + 4 * s)
@@ -131,8 +125,6 @@ def _four_columns(bits, w, scale, zero, middle, xq, xs, xsum, group_size, y, blo
             for k in range(g * group_size, (g + 1) * group_size, step):
                 v0 = load_i8x64(w, at)
                 v1 = load_i8x64(w, at + 64)
-                prefetch(w, at + AHEAD)
-                prefetch(w, at + AHEAD + 64)
                 at += 256
                 for s in range(per_byte):
                     u0 = and_i8(shift_right(v0, s * bits), low)
@@ -249,7 +241,8 @@ def matmul(
     scale, zero = weight.scale.reshape(-1), weight.zero_point.reshape(-1)
     tail = (x.codes, x.scale, x.sums, weight.group_size, y)
     if simd.choose(path):
-        over_blocks(_VECTOR[weight.bits], (weight.data, scale, zero, weight.middle, *tail), blocks, threads)
+        arguments = (weight.data, scale, zero, weight.middle, *tail)
+        over_blocks(_VECTOR[weight.bits], arguments, blocks, threads, weight.nbytes * len(y))
     else:
         over_blocks(_portable, (weight.data, scale, zero, weight.middle, weight.bits, *tail), blocks, threads)
     y = y[:, :rows]

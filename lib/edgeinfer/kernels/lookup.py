@@ -26,7 +26,6 @@ from edgeinfer.kernels.simd import (
     lookup_64,
     mul_f32,
     or_i8,
-    prefetch,
     shift_right,
     splat_f32,
     splat_i8,
@@ -38,7 +37,6 @@ from edgeinfer.kernels.simd import (
 from edgeinfer.kernels.threads import over_blocks
 
 STEP = 32  # columns of a step: eight tables of four columns, two registers
-AHEAD = 4096
 OFFSET = 128  # a table entry of 0 is the byte 128
 
 
@@ -248,10 +246,6 @@ def _column(bits, w, scale, offset, middle, table, unit, sums, group_size, y, bl
                 v1 = load_i8x64(w, at + 64)
                 v2 = load_i8x64(w, at + 128)
                 v3 = load_i8x64(w, at + 192)
-                prefetch(w, at + AHEAD)
-                prefetch(w, at + AHEAD + 64)
-                prefetch(w, at + AHEAD + 128)
-                prefetch(w, at + AHEAD + 192)
                 at += 256
                 factor = splat_i8(np.int8(1 << p))
                 a0 = dot_u8_i8(a0, lookup_64(low, or_i8(and_i8(v0, nibble), which)), factor)
@@ -359,9 +353,10 @@ def lookup_matmul(
         )
     blocks = weight.scale.shape[0]
     y = np.empty((x.entries.shape[0], blocks * BLOCK), np.float32)
-    kernel = _vector if simd.choose(path) else _portable
+    fast = simd.choose(path)
     scale, offset = weight.scale.reshape(-1), weight.offset.reshape(-1)
     tables = (x.entries, x.scale, x.sums, weight.group_size, y)
-    over_blocks(kernel, (weight.data, scale, offset, np.float32(weight.middle), weight.bits, *tables), blocks, threads)
+    arguments = (weight.data, scale, offset, np.float32(weight.middle), weight.bits, *tables)
+    over_blocks(_vector if fast else _portable, arguments, blocks, threads, weight.nbytes * len(y) if fast else None)
     y = y[:, :rows]
     return y[0] if x.one else y

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from edgeinfer.kernels import simd, validate
 from edgeinfer.kernels.activations import quantize_activations
 from edgeinfer.kernels.memory import aligned_empty, in_huge_pages
-from edgeinfer.kernels.packing import BLOCK
+from edgeinfer.kernels.packing import BLOCK, PackedWeight, pack
+from edgeinfer.kernels.quantize import from_codes
 from edgeinfer.kernels.simd import (
     add_i8,
     add_i16,
@@ -116,6 +117,17 @@ def ternarize(weight: NDArray[np.float32], per: str = "tensor") -> tuple[NDArray
     return np.clip(np.rint(weight / scale[:, None]), -1, 1).astype(np.int8), scale
 
 
+def _checked(ternary: NDArray) -> NDArray:
+    ternary = np.asarray(ternary)
+    if ternary.ndim != 2 or ternary.size == 0 or ternary.dtype.kind not in "iu":
+        raise ValueError(
+            f"ternary weights must be a non-empty matrix of integers, got shape {ternary.shape}, {ternary.dtype}."
+        )
+    if not np.isin(ternary, (-1, 0, 1)).all():
+        raise ValueError(f"ternary weights must be -1, 0 or 1, got {ternary[~np.isin(ternary, (-1, 0, 1))][0]}.")
+    return ternary
+
+
 def pack_ternary(ternary: NDArray[np.int8], scale: NDArray[np.float32]) -> TernaryWeight:
     """Pack ternary weights five to a byte; K need not be a multiple of five.
 
@@ -126,13 +138,7 @@ def pack_ternary(ternary: NDArray[np.int8], scale: NDArray[np.float32]) -> Terna
     Raises:
         ValueError: "ternary weights must be -1, 0 or 1, got 2." and the like.
     """
-    ternary = np.asarray(ternary)
-    if ternary.ndim != 2 or ternary.size == 0 or ternary.dtype.kind not in "iu":
-        raise ValueError(
-            f"ternary weights must be a non-empty matrix of integers, got shape {ternary.shape}, {ternary.dtype}."
-        )
-    if not np.isin(ternary, (-1, 0, 1)).all():
-        raise ValueError(f"ternary weights must be -1, 0 or 1, got {ternary[~np.isin(ternary, (-1, 0, 1))][0]}.")
+    ternary = _checked(ternary)
     rows, columns = ternary.shape
     blocks, steps = -(-rows // BLOCK), -(-columns // TRITS)
     full = np.zeros((blocks * BLOCK, steps * TRITS), np.int16)
@@ -143,6 +149,26 @@ def pack_ternary(ternary: NDArray[np.int8], scale: NDArray[np.float32]) -> Terna
     negatives = (codes >> 7).sum(1, dtype=np.int32)
     scale = np.ascontiguousarray(np.broadcast_to(np.asarray(scale, np.float32), (rows,)))
     return TernaryWeight(in_huge_pages(data).reshape(-1), negatives, scale, (rows, columns))
+
+
+def pack_ternary_int2(ternary: NDArray, scale: NDArray | float = 1.0) -> PackedWeight:
+    """Pack ternary weights four to a byte, for `matmul`: a quarter more bytes than `pack_ternary`, less work.
+
+    Args:
+        ternary: (N, K) integers in -1, 0, 1; K a multiple of 16.
+        scale: (N,) float32, or one number.
+
+    Raises:
+        ValueError: "2-bit ternary weights need a multiple of 16 columns, got 100; pack_ternary takes any number."
+    """
+    ternary = _checked(ternary)
+    rows, columns = ternary.shape
+    if columns % 16:
+        raise ValueError(
+            f"2-bit ternary weights need a multiple of 16 columns, got {columns}; pack_ternary takes any number."
+        )
+    per_row = np.broadcast_to(np.asarray(scale, np.float32).reshape(-1, 1), (rows, 1))
+    return pack(from_codes(ternary + 2, per_row, np.full((rows, 1), 2), 2, columns, symmetric=True))
 
 
 @compiled()
@@ -305,7 +331,8 @@ def ternary_matmul(
     low, high = aligned_empty((2, batch, steps, 128), np.uint8)
     _tables(codes, TUPLES, low, high)
     y = np.empty((batch, rows), np.float32)
-    kernel = _vector if simd.choose(path) else _portable
+    fast = simd.choose(path)
     arguments = (weight.data, weight.negatives, weight.scale, low, high, quantized.scale.reshape(-1), y)
-    over_blocks(kernel, arguments, weight.negatives.size // BLOCK, threads)
+    bytes_read = weight.nbytes * batch if fast else None
+    over_blocks(_vector if fast else _portable, arguments, weight.negatives.size // BLOCK, threads, bytes_read)
     return y[0] if np.ndim(x) == 1 else y

@@ -21,7 +21,6 @@ from edgeinfer.kernels.simd import (
     compiled,
     dot_u8_i8,
     load_i8x64,
-    prefetch,
     shift_left_4,
     splat_i8,
     splat_i32,
@@ -29,7 +28,6 @@ from edgeinfer.kernels.simd import (
 )
 from edgeinfer.kernels.threads import over_blocks
 
-AHEAD = 4096
 LARGEST_ROW = 65536  # 255 * 128 * 65536 < 2**31
 
 
@@ -141,10 +139,6 @@ def _vector(w, x, total, first, last):
                 v1 = load_i8x64(w, at + 64)
                 v2 = load_i8x64(w, at + 128)
                 v3 = load_i8x64(w, at + 192)
-                prefetch(w, at + AHEAD)
-                prefetch(w, at + AHEAD + 64)
-                prefetch(w, at + AHEAD + 128)
-                prefetch(w, at + AHEAD + 192)
                 at += 256
                 low_x = broadcast_4_bytes(row, k)
                 high_x = broadcast_4_bytes(row, k + 4)
@@ -200,8 +194,10 @@ def w4a8_matmul(
     quantized = quantize_activations(validate.activations(x, columns), columns)
     shifted = (quantized.codes.view(np.uint8) ^ np.uint8(128)).reshape(quantized.codes.shape)  # code + 128
     total = np.empty((len(shifted), weight.correction.size), np.int32)
-    kernel = _vector if simd.choose(path) else _portable
-    over_blocks(kernel, (weight.data, shifted, total), weight.correction.size // BLOCK, threads)
+    fast = simd.choose(path)
+    arguments, blocks = (weight.data, shifted, total), weight.correction.size // BLOCK
+    bytes_read = weight.nbytes * len(total) if fast else None
+    over_blocks(_vector if fast else _portable, arguments, blocks, threads, bytes_read)
     sums = (total - weight.correction)[:, :rows]
     y = sums.astype(np.float32) * (quantized.scale * (weight.scale / np.float32(16)))
     return y[0] if np.ndim(x) == 1 else y
