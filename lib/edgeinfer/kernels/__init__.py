@@ -23,6 +23,7 @@ from edgeinfer.kernels.lookup import (
 from edgeinfer.kernels.low_rank import LowRank, low_rank_compensation
 from edgeinfer.kernels.outliers import OutlierSplit, outlier_columns, split_outliers
 from edgeinfer.kernels.packing import PackedWeight, pack, pack_int2, pack_int4, pack_int8
+from edgeinfer.kernels.pruning import prune_activation_aware, prune_magnitude, prune_model
 from edgeinfer.kernels.quantize import (
     QuantizedWeight,
     from_codes,
@@ -31,6 +32,10 @@ from edgeinfer.kernels.quantize import (
     quantize_per_channel,
     quantize_per_tensor,
 )
+from edgeinfer.kernels.sparse_bitmap import BitmapWeight, pack_bitmap
+from edgeinfer.kernels.sparse_csr import CSRWeight, pack_csr
+from edgeinfer.kernels.sparse_product import sparse_matmul
+from edgeinfer.kernels.sparse_tiled import TiledWeight, pack_tiled
 from edgeinfer.kernels.ternary import TernaryWeight, pack_ternary, pack_ternary_int2, ternarize, ternary_matmul
 from edgeinfer.kernels.w4a8 import W4A8Weight, clip_search, pack_w4a8, quantize_clipped, w4a8_matmul
 
@@ -38,6 +43,8 @@ __all__ = [
     "ActivationAware",
     "AnyPrecisionWeight",
     "BinaryCodedWeight",
+    "BitmapWeight",
+    "CSRWeight",
     "KernelLinear",
     "LookupTables",
     "LookupWeight",
@@ -48,6 +55,7 @@ __all__ = [
     "QuantizedModel",
     "QuantizedWeight",
     "TernaryWeight",
+    "TiledWeight",
     "W4A8Weight",
     "activation_aware_scale",
     "any_precision_matmul",
@@ -67,14 +75,20 @@ __all__ = [
     "outlier_columns",
     "output_error",
     "pack",
+    "pack_bitmap",
     "pack_bits",
+    "pack_csr",
     "pack_int2",
     "pack_int4",
     "pack_int8",
     "pack_lookup",
     "pack_ternary",
+    "pack_tiled",
     "pack_ternary_int2",
     "pack_w4a8",
+    "prune_activation_aware",
+    "prune_magnitude",
+    "prune_model",
     "quantization_error",
     "quantize_activations",
     "quantize_clipped",
@@ -84,6 +98,7 @@ __all__ = [
     "quantize_per_tensor",
     "quantize_sign",
     "second_moment",
+    "sparse_matmul",
     "split_outliers",
     "ternarize",
     "ternary_matmul",

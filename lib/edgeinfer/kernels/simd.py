@@ -23,15 +23,15 @@ I8, I16, I32, F32 = ir.IntType(8), ir.IntType(16), ir.IntType(32), ir.FloatType(
 NEEDED_FEATURES = ("avx512f", "avx512bw", "avx512vl", "avx512vbmi", "avx512vnni")
 
 
-def missing_features() -> list[str]:
-    """The vector features that the kernels need and that the code generator may not use on this machine."""
+def missing_features(needed: tuple[str, ...] = NEEDED_FEATURES) -> list[str]:
+    """The vector features of `needed` that the code generator may not use on this machine."""
     if config.CPU_FEATURES is not None:  # NUMBA_CPU_FEATURES overrules what the processor says
         present = {item[1:] for item in str(config.CPU_FEATURES).split(",") if item.startswith("+")}
     elif config.CPU_NAME not in (None, "host"):
         present = set()  # compiled for a named processor: what it has is not known here
     else:
         present = {name for name, there in llvm.get_host_cpu_features().items() if there}
-    return [name for name in NEEDED_FEATURES if name not in present]
+    return [name for name in needed if name not in present]
 
 
 def why_portable() -> str:

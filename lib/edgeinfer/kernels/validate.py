@@ -19,8 +19,8 @@ def _array(value: Any, name: str) -> NDArray:
     return array
 
 
-def finite_matrix(value: Any, name: str) -> NDArray[np.float32]:
-    """A two-dimensional, non-empty, finite matrix as contiguous float32.
+def finite_matrix(value: Any, name: str, why: str = "a scale cannot be computed from them") -> NDArray[np.float32]:
+    """A two-dimensional, non-empty, finite matrix as contiguous float32; `why` ends the sentence about NaN.
 
     Raises:
         TypeError: "weight must hold float32 numbers, got dtype int64; convert it with astype('float32')."
@@ -35,7 +35,7 @@ def finite_matrix(value: Any, name: str) -> NDArray[np.float32]:
         array = np.ascontiguousarray(array, dtype=np.float32)
     if not np.isfinite(array).all():
         count = int(array.size - np.isfinite(array).sum())
-        raise ValueError(f"{name} contains {count} NaN or infinite values; a scale cannot be computed from them.")
+        raise ValueError(f"{name} contains {count} NaN or infinite values; {why}.")
     return array
 
 

@@ -1,0 +1,44 @@
+"""What all sparse formats share: the check of a weight and its rounding to bfloat16, in which non-zeros are stored.
+
+Knows numbers, no format. A value that rounds to zero is a zero: what is stored is what is multiplied.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.kernels import validate
+
+WHY = "a sparse product skips zeros and could not pass them on"
+
+
+def to_bfloat16(values: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """The upper 16 bits of float32 numbers, rounded to nearest, ties to even."""
+    bits = np.ascontiguousarray(values, np.float32).view(np.uint32)
+    return ((bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)).astype(np.uint16)
+
+
+def from_bfloat16(bits: NDArray[np.uint16]) -> NDArray[np.float32]:
+    """bfloat16 numbers as float32, exactly."""
+    return (bits.astype(np.uint32) << np.uint32(16)).view(np.float32)
+
+
+def checked(weight: NDArray[np.float32]) -> NDArray[np.uint16]:
+    """A weight in bfloat16 with one kind of zero.
+
+    Args:
+        weight: (N, K) float, finite.
+
+    Returns:
+        (N, K) uint16.
+
+    Raises:
+        TypeError, ValueError: "weight contains 3 NaN or infinite values; a sparse product skips zeros and could not
+            pass them on." and the like; or "weight holds 3.4e+38, which bfloat16 cannot; scale it down."
+    """
+    matrix = validate.finite_matrix(weight, "weight", WHY)
+    bits = to_bfloat16(matrix)
+    magnitude = bits & np.uint16(0x7FFF)
+    if (magnitude == 0x7F80).any():
+        raise ValueError(f"weight holds {np.abs(matrix).max():.3g}, which bfloat16 cannot; scale it down.")
+    bits[magnitude == 0] = 0  # -0.0 too
+    return bits
