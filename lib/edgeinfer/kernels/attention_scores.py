@@ -1,0 +1,186 @@
+"""The first half of low-bit attention: scores of all tokens from key codes and int8 queries.
+
+A query is folded with the key scales of a group of tokens and rounded to int8, once per group; then a score is a sum of
+bytes times bytes, and no key becomes a float. All query heads of a key-value head share each unpacked key. A work
+item is one key-value head and one split of the tokens. Knows the order of the bytes (`attention_layout`), no cache.
+H key-value heads, G query heads of each, S tokens, D channels (padded), P codes in a byte. Source: kivi.
+"""
+
+import numpy as np
+
+from edgeinfer.kernels.simd import (
+    and_i8,
+    broadcast_4_bytes,
+    compiled,
+    dot_u8_i8,
+    load_i8x64,
+    prefetch,
+    shift_right,
+    splat_i8,
+    splat_i32,
+    store_i32x16,
+)
+
+KEY_BLOCK = 32  # tokens of a block: two vectors of sixteen 32-bit lanes
+AHEAD = 4096
+REASSOCIATE = {"reassoc", "nsz", "nnan", "ninf", "contract"}  # sums in any order, so that they vectorise
+
+
+@compiled(forceinline=True)
+def _halves(halves, pattern, out):
+    """float16 -> float32 by moving bits; `pattern` is `out` seen as integers. Finite numbers only."""
+    for i in range(out.size):
+        h = np.int32(halves[i])
+        pattern[i] = ((h & np.int32(0x8000)) << np.int32(16)) | ((h & np.int32(0x7FFF)) << np.int32(13))
+    for i in range(out.size):
+        out[i] = out[i] * np.float32(2.0**112)
+
+
+@compiled(forceinline=True, fastmath=REASSOCIATE)
+def _fold(query, scale, offset, center, folded, codes):
+    """Round query * scale to int8; returns its unit, the sum of its codes and the constant part of every score."""
+    largest = np.float32(0)
+    constant = np.float32(0)
+    for d in range(query.size):
+        x = query[d] * scale[d]
+        constant += query[d] * offset[d] + center * x
+        folded[d] = x
+        largest = max(largest, abs(x))
+    unit = largest / np.float32(127)
+    inverse = np.float32(1) / unit if unit > np.float32(1e-38) else np.float32(0)
+    total = np.int32(0)
+    for d in range(query.size):
+        code = np.int32(np.rint(folded[d] * inverse))
+        codes[d] = code
+        total += code
+    return unit, total, constant
+
+
+@compiled(forceinline=True)
+def _dots_vector(bits, keys, codes, first, last, total):
+    """total[i, t] = sum over d of key code * query code, blocks first to last of 32 tokens; a lane is a token."""
+    per_byte = 8 // bits
+    heads, channels = codes.shape
+    step = 4 * per_byte
+    low = splat_i8(np.int8((1 << bits) - 1))
+    nothing = splat_i32(np.int32(0))
+    flat, out, room = codes.reshape(-1), total.reshape(-1), total.shape[1]
+    for block in range(first, last):
+        start = block * (channels // step) * 128
+        to = (block - first) * KEY_BLOCK
+        for i in range(0, heads - heads % 4, 4):  # four query heads share every key that is unpacked
+            a0, a1, a2, a3 = nothing, nothing, nothing, nothing
+            b0, b1, b2, b3 = nothing, nothing, nothing, nothing
+            at = start
+            for k in range(0, channels, step):
+                v0 = load_i8x64(keys, at)
+                v1 = load_i8x64(keys, at + 64)
+                prefetch(keys, at + AHEAD)
+                prefetch(keys, at + AHEAD + 64)
+                at += 128
+                for s in range(per_byte):
+                    u0 = and_i8(shift_right(v0, s * bits), low) if bits < 8 else v0
+                    u1 = and_i8(shift_right(v1, s * bits), low) if bits < 8 else v1
+                    x = i * channels + k + 4 * s
+                    q0 = broadcast_4_bytes(flat, x)
+                    q1 = broadcast_4_bytes(flat, x + channels)
+                    q2 = broadcast_4_bytes(flat, x + 2 * channels)
+                    q3 = broadcast_4_bytes(flat, x + 3 * channels)
+                    a0, b0 = dot_u8_i8(a0, u0, q0), dot_u8_i8(b0, u1, q0)
+                    a1, b1 = dot_u8_i8(a1, u0, q1), dot_u8_i8(b1, u1, q1)
+                    a2, b2 = dot_u8_i8(a2, u0, q2), dot_u8_i8(b2, u1, q2)
+                    a3, b3 = dot_u8_i8(a3, u0, q3), dot_u8_i8(b3, u1, q3)
+            p = i * room + to
+            store_i32x16(out, p, a0)
+            store_i32x16(out, p + 16, b0)
+            store_i32x16(out, p + room, a1)
+            store_i32x16(out, p + room + 16, b1)
+            store_i32x16(out, p + 2 * room, a2)
+            store_i32x16(out, p + 2 * room + 16, b2)
+            store_i32x16(out, p + 3 * room, a3)
+            store_i32x16(out, p + 3 * room + 16, b3)
+        for i in range(heads - heads % 4, heads):
+            a0, b0 = nothing, nothing
+            at = start
+            for k in range(0, channels, step):
+                v0 = load_i8x64(keys, at)
+                v1 = load_i8x64(keys, at + 64)
+                prefetch(keys, at + AHEAD)
+                prefetch(keys, at + AHEAD + 64)
+                at += 128
+                for s in range(per_byte):
+                    q0 = broadcast_4_bytes(flat, i * channels + k + 4 * s)
+                    a0 = dot_u8_i8(a0, and_i8(shift_right(v0, s * bits), low), q0)
+                    b0 = dot_u8_i8(b0, and_i8(shift_right(v1, s * bits), low), q0)
+            store_i32x16(out, i * room + to, a0)
+            store_i32x16(out, i * room + to + 16, b0)
+
+
+@compiled()
+def _dots_simd(bits, keys, codes, first, last, total):
+    if bits == 8:
+        _dots_vector(8, keys, codes, first, last, total)
+    elif bits == 4:
+        _dots_vector(4, keys, codes, first, last, total)
+    else:
+        _dots_vector(2, keys, codes, first, last, total)
+
+
+@compiled()
+def _dots_portable(bits, keys, codes, first, last, total):
+    """The same integers by plain loops."""
+    heads, channels = codes.shape
+    per_byte = 8 // bits
+    mask = np.int32((1 << bits) - 1)
+    for block in range(first, last):
+        for i in range(heads):
+            sums = total[i, (block - first) * KEY_BLOCK : (block - first + 1) * KEY_BLOCK]
+            sums[:] = 0
+            for d in range(channels):
+                shift = np.int32(d % (4 * per_byte) // 4 * bits)
+                at = (block * (channels // (4 * per_byte)) + d // (4 * per_byte)) * 128 + d % 4
+                x = np.int32(codes[i, d])
+                for t in range(KEY_BLOCK):
+                    sums[t] += ((np.int32(keys[at + 4 * t]) >> shift) & mask) * x
+
+
+@compiled(forceinline=True)
+def _prepare(query, scale, offset, center, codes, units, totals, constants):
+    """Fold the queries (G, D) of a head with the scales of one group of tokens."""
+    channels = query.shape[1]
+    wide = np.empty((2, channels), np.float32)
+    folded = np.empty(channels, np.float32)
+    _halves(scale, wide[0].view(np.int32), wide[0])
+    _halves(offset, wide[1].view(np.int32), wide[1])
+    for i in range(query.shape[0]):
+        units[i], totals[i], constants[i] = _fold(query[i], wide[0], wide[1], np.float32(center), folded, codes[i])
+
+
+def _make(dots):
+    def score(packed, scale, offset, bits, group_size, query, split, scores, first, last):
+        """scores (H, G, S) of work items first to last; item = head * splits + split."""
+        heads, channels = query.shape[1], query.shape[2]
+        tokens = scores.shape[2]
+        splits = (tokens + split - 1) // split
+        center = np.int32(1 << (bits - 1))  # codes minus this are small on average, and so is what int8 queries lose
+        codes, total = np.empty((heads, channels), np.int8), np.empty((heads, split), np.int32)
+        units, totals, constants = np.empty(heads, np.float32), np.empty(heads, np.int32), np.empty(heads, np.float32)
+        for item in range(first, last):
+            h = item // splits
+            at = item % splits * split
+            end = min(at + split, tokens)
+            while at < end:
+                g = at // group_size
+                stop = min((g + 1) * group_size, end)
+                _prepare(query[h], scale[h, g], offset[h, g], center, codes, units, totals, constants)
+                dots(bits, packed[h], codes, at // KEY_BLOCK, stop // KEY_BLOCK, total)
+                for i in range(heads):
+                    minus = center * totals[i]
+                    for t in range(stop - at):
+                        scores[h, i, at + t] = units[i] * np.float32(total[i, t] - minus) + constants[i]
+                at = stop
+
+    return compiled()(score)
+
+
+score_simd, score_portable = _make(_dots_simd), _make(_dots_portable)
