@@ -172,8 +172,15 @@ def _by_integer(words: Counted, scale: NDArray[np.float16], zero: NDArray[np.flo
 
 
 def operations_per_weight(weight: Float4Weight, decoder: str) -> dict[str, float]:
-    """Operations that decoding one weight takes on average: name -> count, and "bit operations" for all before the first
-    float one."""
+    """Operations that decoding one weight takes on average.
+
+    Args:
+        weight: packed.
+        decoder: as in `decode`.
+
+    Returns:
+        Name -> count, and under "bit operations" the sum of all that come before the first float operation.
+    """
     counts = decode(weight, decoder)[1]
     size = weight.shape[0] * weight.shape[1]
     found = {name: count / size for name, count in sorted(counts.items())}

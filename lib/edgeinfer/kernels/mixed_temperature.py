@@ -1,8 +1,8 @@
 """Bits by temperature: neurons that fire often keep more bits than those that hardly ever do.
 
-A neuron of a gated network is a row of gate, a row of up and a column of down; the three are stored as one bundle of one
-width. Temperature is the share of *calibration* tokens for which the activation is not zero, so nothing is known of the
-tokens to come. Knows no flash and no scheduling. H = hidden size, M = neurons. Source: powerinfer-2.
+A neuron of a gated network is a row of gate, a row of up and a column of down; the three are stored as one bundle of
+one width. Temperature is the share of *calibration* tokens for which the activation is not zero, so nothing is known of
+the tokens to come. Knows no flash and no scheduling. H = hidden size, M = neurons. Source: powerinfer-2.
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ class MixedNetwork:
         return found
 
     def forward(self, x: NDArray[np.float32]) -> tuple[NDArray[np.float32], int]:
-        """y = down(relu(gate x) * up x) of one token, reading up and down of a cold neuron only where its gate is positive.
+        """y = down(relu(gate x) * up x) of one token; a cold neuron's up and down are read if its gate is positive.
 
         The gate decides, not a prediction: the result is that of the dense network.
 
@@ -115,7 +115,7 @@ class MixedNetwork:
             x: (H,) float32.
 
         Returns:
-            (H,) float32, and the bytes that were read: hot neurons whole, cold ones their gate and the rest if they fire.
+            (H,) float32, and the bytes read: hot neurons whole, of cold ones the gate, and the rest if they fire.
         """
         x = validate.finite_activations(x, self.shape[1])[0]
         y = np.zeros(self.shape[1], np.float32)

@@ -1,8 +1,8 @@
 """Shadow outliers: a fixed scale for whole activation tensors, and a float path beside it for what does not fit.
 
-An integer unit wants one scale per tensor, known before the tokens come. The few channels in which a value is beyond that
-scale leave the tensor *before* it is rounded and are multiplied in float. `outliers` takes fixed columns out of the
-weight; here they are chosen by the values that come. N x K weights, B tokens. Source: mllm-npu.
+An integer unit wants one scale per tensor, known before the tokens come. The few channels in which a value is beyond
+that scale leave the tensor *before* it is rounded and are multiplied in float. `outliers` takes fixed columns out of
+the weight; here they are chosen by the values that come. N x K weights, B tokens. Source: mllm-npu.
 """
 
 from __future__ import annotations
@@ -80,10 +80,11 @@ class ShadowLinear:
 
     Attributes:
         regular: packed int8 weight, one scale.
+        integer: (N, K) float32, what these integers stand for; the float path of an unforeseen channel reads it.
         scale: of the activations, fixed.
         kept: channel -> (N,) float32 weights, for channels known as outliers from calibration.
         shadow: False switches the float path off (values beyond the scale are clipped).
-        channels: outlier channels met so far, over all calls; `tokens` rows.
+        channels: outlier channels met so far, summed over `calls` calls.
     """
 
     regular: PackedWeight
@@ -92,18 +93,13 @@ class ShadowLinear:
     kept: dict[int, NDArray[np.float32]]
     shadow: bool = True
     channels: int = 0
-    tokens: int = 0
     calls: int = 0
 
     def matmul(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """y = x W^T for (K,) or (B, K) float32."""
         rows = validate.finite_activations(x, self.regular.shape[1])
         parts = split_activations(rows, self.scale, self.shadow)
-        self.channels, self.tokens, self.calls = (
-            self.channels + parts.columns.size,
-            self.tokens + len(rows),
-            self.calls + 1,
-        )
+        self.channels, self.calls = self.channels + parts.columns.size, self.calls + 1
         sums = parts.codes.sum(1, dtype=np.int32)[:, None]
         scale = np.full((len(rows), 1), self.scale, np.float32)
         y = matmul(self.regular, QuantizedActivations(parts.codes, scale, sums, rows.shape[1], False))
@@ -137,8 +133,6 @@ def shadow_linear(
     weight = validate.finite_matrix(weight, "weight")
     scale = static_scale(inputs, outliers)
     loud = np.flatnonzero(np.abs(inputs).max(0) > 127.5 * scale) if shadow else np.empty(0, np.intp)
-    rest = weight.copy()
-    rest[:, loud] = 0  # their weights are kept in float, so they need no place on the integer grid
-    quantized = quantize_per_tensor(rest, 8)
+    quantized = quantize_per_tensor(weight, 8)  # loud channels too: without a loud value they take the integer path
     kept = {int(k): weight[:, k].copy() for k in loud}
     return ShadowLinear(pack(quantized), quantized.dequantize(), scale, kept, shadow)
