@@ -4,7 +4,7 @@ import json
 
 import pytest
 from edgeinfer.figures.model_cards import card, parameters, table
-from edgeinfer.figures.results import benchmark_sections
+from edgeinfer.figures.results import benchmark_comparison, benchmark_sections
 from edgeinfer.measure import Comparison
 
 CONFIG = {
@@ -52,6 +52,10 @@ def test_comparisons_are_found_wherever_a_file_holds_them(tmp_path):
     (section,) = benchmark_sections(tmp_path)
     assert "<h2>Kernels</h2>" in section.html and "<h3>int4</h3>" in section.html and "2.00" in section.html
     assert "A &lt;processor&gt;, 2 usable cores" in section.html
+    quoted = benchmark_comparison("kernels", "int4", tmp_path)
+    assert quoted.times == comparison.times
+    with pytest.raises(KeyError, match="kernels has no table 'int3'; it has int4"):
+        benchmark_comparison("kernels", "int3", tmp_path)
 
 
 def test_no_results_and_broken_results_are_said(tmp_path):

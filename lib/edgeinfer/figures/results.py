@@ -72,11 +72,34 @@ def benchmark_sections(folder: Path | None = None) -> list[Section]:
     return [_section(path) for path in files]
 
 
-def _section(path: Path) -> Section:
+def benchmark_comparison(benchmark: str, title: str, folder: Path | None = None) -> Comparison:
+    """Returns one table of the page, so that a chapter can quote it instead of retyping it.
+
+    Args:
+        benchmark: name of the file without `.json`, for example "gemv".
+        title: how the table's title begins.
+        folder: where the JSON files are (default: `benchmarks/results`).
+
+    Raises:
+        KeyError: "gemv has no table 'x'; it has ...".
+        ValueError: "gemv.json is no JSON file ...; run make bench again".
+    """
+    found = dict(find(_read((folder or results_folder()) / f"{benchmark}.json"), COMPARISON))
+    for name, comparison in found.items():
+        if name.startswith(title):
+            return Comparison.from_json(json.dumps(comparison))
+    raise KeyError(f"{benchmark} has no table {title!r}; it has {', '.join(found)}")
+
+
+def _read(path: Path) -> Any:
     try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path.name} is no JSON file ({error}); run make bench again") from error
+
+
+def _section(path: Path) -> Section:
+    raw = _read(path)
     title = str(raw.get("title", path.stem.replace("_", " "))) if isinstance(raw, dict) else path.stem
     parts, words = [f"<h2>{html.escape(title)}</h2>"], [title]
     for _, machine in find(raw, MACHINE):
