@@ -1,4 +1,4 @@
-"""Sparse matrices of known shape: power-law rows, bands, blocks, and graphs grown by published models. Seeded, no download.
+"""Sparse matrices of known shape: power-law rows, bands, blocks, and graphs grown by published models; seeded.
 
 Knows how the zeros lie, not what is done with them. Values are drawn from a normal distribution.
 """
