@@ -8,7 +8,7 @@ Source: Intel's Software Developer's Manual, volume 2; LLVM Language Reference.
 
 import contextlib
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import llvmlite.binding as llvm
@@ -73,11 +73,15 @@ def choose(path: str) -> bool:
 _AVAILABLE = available()
 
 
-def compiled(**options: Any) -> Callable[[Callable], Callable]:
+def compiled(sources: Sequence[str] = (), **options: Any) -> Callable[[Callable], Callable]:
     """`numba.njit` with the interpreter lock released and the result cached on disk where a cache can be written.
 
-    A cached kernel is used again while its own file and this one are unchanged, so a kernel may inline functions of
-    these two files only.
+    A cached kernel is used again while its own file and this one are unchanged; a kernel that inlines functions of
+    other modules names their files.
+
+    Args:
+        sources: `__file__` of those modules.
+        options: of `numba.njit`.
     """
 
     def decorate(function: Callable) -> Callable:
@@ -88,7 +92,8 @@ def compiled(**options: Any) -> Callable[[Callable], Callable]:
         # Numba looks at the kernel's own file only; without this a change of an instruction here would go unnoticed.
         with contextlib.suppress(AttributeError):
             file = kernel._cache._cache_file
-            file._source_stamp = (file._source_stamp, os.stat(__file__).st_mtime_ns)
+            stamps = [os.stat(source).st_mtime_ns for source in (__file__, *sources)]
+            file._source_stamp = (file._source_stamp, *stamps)
         return kernel
 
     return decorate

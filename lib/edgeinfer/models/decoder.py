@@ -77,6 +77,13 @@ class Decoder:
         self._head = few_rows.Linear(weights.head)
         self._plan = planning.build(config, weights, self._store, self._replaced)
 
+    def rotation(self) -> tuple[Tensor, Tensor]:
+        """Return the tables (cos, sin) by position, each (max_position_embeddings, head_dim).
+
+        With them a head x is rotated as x * cos + roll(x, head_dim // 2) * sin.
+        """
+        return self._cos, self._sin
+
     def _rotation_table(self, positions: int) -> tuple[Tensor, Tensor]:
         angles = torch.outer(torch.arange(positions, dtype=torch.float32), rotary_frequencies(self.config))
         cos, sin = angles.cos(), angles.sin()
