@@ -142,20 +142,29 @@ def _group_columns(
     dealt = np.ascontiguousarray(np.argsort(-mine.sum(1), kind="stable").reshape(m, count).T)
     groups = max((natural, dealt), key=kept)
     gain = np.empty((count, count), np.float32)
-    history = [kept(groups)]
+    best, now, idle = groups, kept(groups), 0
+    history = [now]
     for _ in range(rounds if n < m and count > 1 else 0):
         leaving = rng.integers(0, m, count)
         _gains(mine, groups, leaving, n, gain)
         place = np.arange(count)
         exchange(gain, place, 20)
-        chosen = groups[np.arange(count), leaving]
         moved = groups.copy()
-        moved[place, leaving[place]] = chosen
+        moved[place, leaving[place]] = groups[np.arange(count), leaving]
         score = kept(moved)
-        if score >= history[-1]:  # rounding of float32 sums may promise a gain that is none
-            groups = moved
-        history.append(max(score, history[-1]))
-    return columns[groups.reshape(-1)], history
+        idle = 0 if score > now * (1 + 1e-7) else idle + 1
+        if score >= now:  # rounding of float32 sums may promise a gain that is none
+            groups, now = moved, score
+        if now > history[-1]:
+            best = groups
+        history.append(max(now, history[-1]))
+        if idle > 2 * m:  # a valley: leave it by some exchanges at random, and remember what was best
+            groups, idle = best.copy(), 0
+            for _ in range(1 + count // 8):
+                a, b = rng.integers(0, groups.size, 2)
+                groups.flat[a], groups.flat[b] = groups.flat[b], groups.flat[a]
+            now = kept(groups)
+    return columns[best.reshape(-1)], history
 
 
 def _deal_rows(
