@@ -161,8 +161,8 @@ class SequencePipeline:
             pass
         self._results.put(None)
 
-    def _next(self, *kinds: int) -> tuple[int, Tensor | None]:
-        """Sequence and array of the next message, which has to be of one of these kinds."""
+    def _next(self, *kinds: int) -> tuple[int, Tensor]:
+        """Sequence and array (perhaps empty) of the next message, which has to be of one of these kinds."""
         import torch
 
         try:
@@ -179,7 +179,7 @@ class SequencePipeline:
             self.close()
             raise StageError(data[_HEAD.size :].decode())
         assert kind in kinds, f"message of kind {kind}, expected one of {kinds}"
-        return sequence, _array(data, torch.float32) if rows else None
+        return sequence, _array(data, torch.float32) if rows else torch.empty(0)
 
     def _gone(self) -> StageError:
         """The sentence about the stage that ended first; its neighbours ended because of it, in good order."""
@@ -247,7 +247,6 @@ class SequencePipeline:
             sequence, logits = self._next(PROMPT, STEP)
             waiting[sequence] = max(waiting[sequence] - 1, 0)
             if waiting[sequence] == 0:
-                assert logits is not None
                 answers[sequence].append(int(logits[-1].argmax()))
                 if len(answers[sequence]) < max_new_tokens:
                     self._send(STEP, sequence, torch.tensor(answers[sequence][-1:]), 1)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from edgeinfer.kernels import validate
 from edgeinfer.kernels.quantize import QuantizedWeight, check_group_size, quantize_groupwise
 
-EXPONENT = 0x6400  # the half 1024.0: its fraction counts ones
+# Bits 0..3 of the fraction count ones under the exponent of 1024.0, bits 4..7 under that of 64.0.
+EXPONENTS = ((0x000F, 0x6400), (0x00F0, 0x5400))
 PER_WORD = 4  # codes in a 16-bit word
 
 
@@ -108,9 +109,12 @@ def pack_float4(weight: QuantizedWeight) -> Float4Weight:
     rows, columns = weight.shape
     codes = weight.codes.astype(np.uint16).reshape(rows, columns // PER_WORD, PER_WORD)
     words = sum(codes[..., i] << np.uint16(4 * i) for i in range(PER_WORD))
+    if weight.scale.max() > 65504 or weight.scale.min() < 2**-14:
+        raise ValueError(
+            f"scales from {weight.scale.min():.2g} to {weight.scale.max():.2g} leave the normal range of float16, "
+            "6.1e-05 to 65504; scale the weight first."
+        )
     scale = weight.scale.astype(np.float16)
-    if not np.isfinite(scale).all():
-        raise ValueError("a scale is beyond the range of float16 (65504); scale the weight down first.")
     return Float4Weight(np.asarray(words, np.uint16), scale, weight.zero_point, weight.group_size, weight.shape)
 
 
@@ -149,17 +153,13 @@ def decode(weight: Float4Weight, decoder: str = "float") -> tuple[NDArray[np.flo
 
 
 def _by_fraction(words: Counted, scale: NDArray[np.float16], zero: NDArray[np.float16]) -> list[Counted]:
-    """Bits 0..3 of the fraction are worth 1, bits 4..7 are worth 16: the scale of the latter is a sixteenth.
-
-    A sixteenth is exact for scales of at least 2**-10; below, it is rounded like any half so near to zero.
-    """
-    one = np.float16(1024)
-    low, high = (one + zero, scale), (one + np.float16(16) * zero, scale / np.float16(16))
     parts = []
     for pair in (words, words >> 8):  # one shift serves two codes
-        for mask, (offset, step) in ((0x000F, low), (0x00F0, high)):
-            half = ((pair & mask) | EXPONENT).as_half()  # the two bit operations
-            parts.append((half - offset) * step)
+        for mask, exponent in EXPONENTS:
+            half = ((pair & mask) | exponent).as_half()  # the two bit operations
+            # What the exponent added goes with the zero point: exact, for both are integers below 2048.
+            offset = np.array(exponent, np.uint16).view(np.float16) + zero
+            parts.append((half - offset) * scale)
     return parts
 
 

@@ -1,4 +1,4 @@
-"""Each tensor in the format its access pattern asks for: asymmetric integers for layers and head, a file for embeddings.
+"""Each tensor in the format its access asks for: asymmetric integers for layers and head, a file for the embedding.
 
 No kernel of its own: products are `integer.matmul`, which subtracts zero point times the sum of the activations. Here
 are that identity in readable integers, the combination of widths, and an embedding table that stays in its checkpoint
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EMBEDDING = "model.embed_tokens.weight"
-_TYPES = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
+_TYPES: dict[str, np.dtype[Any]] = {"BF16": np.dtype("<u2"), "F16": np.dtype("<f2"), "F32": np.dtype("<f4")}
 
 
 def subtracted_dot(codes: NDArray, zero_point: NDArray, x: NDArray) -> NDArray[np.int64]:
