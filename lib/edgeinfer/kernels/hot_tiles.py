@@ -109,12 +109,12 @@ class Worker:
     def operations(self, tiles: Tiles, width: int) -> NDArray[np.float64]:
         """Operations for each tile with a dense operand of `width` columns."""
         places = tiles.entries if self.computes == "entries" else tiles.rows * tiles.columns
-        return 2.0 * width * places
+        return np.asarray(2 * width * places, np.float64)
 
     def bytes(self, tiles: Tiles, width: int) -> NDArray[np.float64]:
         """Bytes for each tile: entries with index, rows of the dense operand, rows of the result read and written."""
         fetched = {"tile": tiles.columns, "columns": tiles.used_columns, "entries": tiles.entries}[self.reads]
-        return 2.0 * WORD * tiles.entries + float(WORD * width) * (fetched + 2 * tiles.used_rows)
+        return np.asarray(2 * WORD * tiles.entries + WORD * width * (fetched + 2 * tiles.used_rows), np.float64)
 
     def seconds(self, tiles: Tiles, width: int) -> NDArray[np.float64]:
         """Time for each tile alone: computing and fetching overlap, so the longer of the two counts."""
@@ -279,8 +279,8 @@ def exhaustive(
 def split(matrix: CSR, width: int, tile: int, hot: Worker, cold: Worker, bandwidth: float) -> tuple[Tiles, Assignment]:
     """Cut, predict and assign in one step, for two workers in parallel."""
     tiles = cut(matrix, tile, tile)
-    predicted = [w.seconds(tiles, width) for w in (hot, cold)] + [w.bytes(tiles, width) for w in (hot, cold)]
-    return tiles, assign(*predicted, bandwidth)
+    seconds = hot.seconds(tiles, width), cold.seconds(tiles, width)
+    return tiles, assign(*seconds, hot.bytes(tiles, width), cold.bytes(tiles, width), bandwidth)
 
 
 def simulate(

@@ -77,7 +77,32 @@ def retained(importance: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
     return float(importance[mask].sum(dtype=np.float64)) / total if total else 1.0
 
 
+@compiled(forceinline=True)
+def _sort_first(values, count, n):
+    """The n largest of values[:count] to the front."""
+    for i in range(min(n, count)):
+        for j in range(i + 1, count):
+            if values[j] > values[i]:
+                values[i], values[j] = values[j], values[i]
+
+
 @compiled()
+def _kept(importance, groups, n):
+    """Importance that the n largest of each group keep over all rows, as a double."""
+    m = groups.shape[1]
+    values = np.empty(m, np.float32)
+    total = 0.0
+    for g in range(groups.shape[0]):
+        for r in range(importance.shape[1]):
+            for k in range(m):
+                values[k] = importance[groups[g, k], r]
+            _sort_first(values, m, n)
+            for i in range(n):
+                total += values[i]
+    return total
+
+
+@compiled(fastmath=True)  # sums in any order: vectors; what is gained is counted again by _kept
 def _gains(importance, groups, leaving, n, gain):
     """gain[i, g]: importance kept in group g if the leaving column of group i stood in place of g's own.
 
@@ -95,10 +120,7 @@ def _gains(importance, groups, leaving, n, gain):
                 if k != leaving[g]:
                     others[filled] = importance[groups[g, k], r]
                     filled += 1
-            for i in range(min(n, filled)):  # the n largest to the front
-                for j in range(i + 1, filled):
-                    if others[j] > others[i]:
-                        others[i], others[j] = others[j], others[i]
+            _sort_first(others, filled, n)
             for i in range(min(n, filled)):
                 base += others[i]
             bar[r] = others[n - 1] if n <= filled else np.float32(0)  # a newcomer must beat the n-th
@@ -135,7 +157,7 @@ def _group_columns(
     count = len(columns) // m
 
     def kept(groups: NDArray) -> float:
-        return float(np.sort(mine[groups], axis=1)[:, m - n :].sum(dtype=np.float64))
+        return float(_kept(mine, groups, n))
 
     natural = np.arange(len(columns)).reshape(count, m)
     # strong columns apart: the best `count` of them open a group each, the next join one each, and so on
@@ -257,7 +279,7 @@ def search_permutation(
         raise ValueError(f"method {method!r} is unknown; choose one of {', '.join(METHODS)}.")
     vector_rows, kept = check_tiles(importance.shape, n, m, vector_rows, keep)
     rng = np.random.default_rng(seed)
-    rows, history = np.arange(len(importance)), []
+    rows, history = np.arange(len(importance)), list[float]()
     total = max(float(importance.sum(dtype=np.float64)), 1e-30)
     if method == "random":
         rows = rng.permutation(rows)

@@ -69,7 +69,8 @@ def blocks(rows: int, columns: int, block: int, dense: float, background: float 
     density = np.full((high, wide), background)
     density.reshape(-1)[chosen] = rng.uniform(0.6, 1.0, len(chosen))
     there = rng.random((rows, columns)) < np.kron(density, np.ones((block, block)))[:rows, :columns]
-    return _filled(*np.nonzero(there), (rows, columns), rng)
+    row, column = np.nonzero(there)
+    return _filled(row, column, (rows, columns), rng)
 
 
 def communities(nodes: int, groups: int, degree: float, inside: float = 0.9, seed: int = 0) -> CSR:
