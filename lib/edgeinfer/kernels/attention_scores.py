@@ -39,20 +39,21 @@ def _halves(halves, pattern, out):
 @compiled(forceinline=True, fastmath=REASSOCIATE)
 def _fold(query, scale, offset, center, folded, codes):
     """Round query * scale to int8; returns its unit, the sum of its codes and the constant part of every score."""
-    largest = np.float32(0)
+    largest = np.float32(0)  # one thing per loop: so LLVM makes vectors of all of them
     constant = np.float32(0)
     for d in range(query.size):
-        x = query[d] * scale[d]
-        constant += query[d] * offset[d] + center * x
-        folded[d] = x
-        largest = max(largest, abs(x))
+        folded[d] = query[d] * scale[d]
+    for d in range(query.size):
+        constant += query[d] * offset[d] + center * folded[d]
+    for d in range(query.size):
+        largest = max(largest, abs(folded[d]))
     unit = largest / np.float32(127)
     inverse = np.float32(1) / unit if unit > np.float32(1e-38) else np.float32(0)
     total = np.int32(0)
     for d in range(query.size):
-        code = np.int32(np.rint(folded[d] * inverse))
-        codes[d] = code
-        total += code
+        codes[d] = np.int8(np.rint(folded[d] * inverse))
+    for d in range(query.size):
+        total += np.int32(codes[d])
     return unit, total, constant
 
 

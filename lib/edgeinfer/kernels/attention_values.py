@@ -77,20 +77,17 @@ def _sum(row, count):
 @compiled(fastmath=REASSOCIATE)
 def _planes(row, count, scale, offset, center, weighted, high, low):
     """Round row * scale to 16 bits, one byte in each plane; returns the unit and the constant part of the sums."""
-    largest = np.float32(0)
     constant = np.float32(0)
     for t in range(count):
-        x = row[t] * scale[t]
-        constant += row[t] * offset[t] + center * x
-        weighted[t] = x
-        largest = max(largest, x)
-    unit = largest / PLANES
+        weighted[t] = row[t] * scale[t]
+    for t in range(count):
+        constant += row[t] * offset[t] + center * weighted[t]
+    unit = _largest(weighted, count) / PLANES
     inverse = np.float32(1) / unit if unit > np.float32(1e-38) else np.float32(0)
     for t in range(count):
-        code = np.int32(weighted[t] * inverse + np.float32(0.5))
-        code = min(code, np.int32(65535))
-        high[t] = code >> np.int32(8)
-        low[t] = code & np.int32(255)
+        code = np.int32(min(weighted[t] * inverse + np.float32(0.5), PLANES))
+        high[t] = np.uint8(code >> 8)
+        low[t] = np.uint8(code & 255)
     return unit, constant
 
 

@@ -4,6 +4,7 @@ A byte per number whose step follows the number itself, so a new token needs to 
 special hardware: decoding is a look-up among 256 floats. Knows nothing of attention. Source: fp8-formats, mnn-llm.
 """
 
+from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
@@ -74,3 +75,25 @@ def to_fp8(x: NDArray[np.float32], name: str = "e4m3") -> NDArray[np.uint8]:
 def from_fp8(codes: NDArray[np.uint8], name: str = "e4m3") -> NDArray[np.float32]:
     """The numbers of the bytes, float32, same shape."""
     return fp8_table(name)[codes]
+
+
+@dataclass(frozen=True)
+class Fp8Array:
+    """Numbers of one byte each: `codes` of any shape, and the `format` that they are in."""
+
+    codes: NDArray[np.uint8]
+    format: str
+
+    @property
+    def nbytes(self) -> int:
+        """One byte a number: there is no scale."""
+        return self.codes.nbytes
+
+    def dequantize(self) -> NDArray[np.float32]:
+        """The numbers, float32."""
+        return from_fp8(self.codes, self.format)
+
+
+def quantize_fp8(values: NDArray[np.float32], format: str = "e4m3") -> Fp8Array:
+    """Values of a cache as floats of one byte (see `to_fp8`)."""
+    return Fp8Array(to_fp8(values, format), format)
