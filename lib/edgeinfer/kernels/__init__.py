@@ -11,6 +11,7 @@ from edgeinfer.kernels.any_precision import AnyPrecisionWeight, any_precision_ma
 from edgeinfer.kernels.awq import ActivationAware, activation_aware_scale
 from edgeinfer.kernels.bcq import BinaryCodedWeight, binary_coding, binary_matmul
 from edgeinfer.kernels.bits import pack_bits, unpack_bits
+from edgeinfer.kernels.fused_decode import FusedDecoder
 from edgeinfer.kernels.gptq import gptq_quantize, output_error, second_moment
 from edgeinfer.kernels.hierarchical import HierarchicalNM, hierarchical_matmul, hierarchical_n_m
 from edgeinfer.kernels.integer import int2_matvec, int4_matvec, int8_matvec, matmul
@@ -51,6 +52,7 @@ __all__ = [
     "BinaryCodedWeight",
     "BitmapWeight",
     "CSRWeight",
+    "FusedDecoder",
     "HierarchicalNM",
     "KernelLinear",
     "LookupTables",

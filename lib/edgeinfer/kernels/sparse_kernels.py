@@ -7,6 +7,7 @@ Knows layouts, checks nothing. Source: flash-llm, spinfer, moved from tensor cor
 """
 
 import numpy as np
+import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -15,7 +16,6 @@ from edgeinfer.kernels import simd
 from edgeinfer.kernels.simd import (
     F32,
     I8,
-    I16,
     I32,
     _address,
     _declare,
@@ -37,6 +37,7 @@ from edgeinfer.kernels.sparse_bitmap import STRIP, TILE, WORD
 NEEDED_FEATURES = ("avx512vbmi2",)
 AHEAD = 2048  # values that the prefetch runs ahead of the loads
 I64, BIT = ir.IntType(64), ir.IntType(1)
+llvm.initialize_native_asmparser()  # for the one instruction that is written out below
 _AVAILABLE = simd.available() and not simd.missing_features(NEEDED_FEATURES)
 
 
@@ -77,17 +78,28 @@ def lowest_one(typing, word):
     return types.int64(types.uint64), generate
 
 
+@intrinsic
+def row_of_x(typing, columns, index, x, base):
+    """The sixteen activations of column columns[index] of a tile whose rows of x begin at base."""
+
+    def generate(context, builder, signature, args):
+        column = builder.load(_address(context, builder, signature.args[0], args[0], args[1], I8), align=1)
+        at = builder.add(args[3], builder.shl(builder.zext(column, I64), I64(4)))
+        where = _address(context, builder, signature.args[2], args[2], at, f32x16.llvm)
+        return builder.load(where, align=1)
+
+    return f32x16(columns, types.intp, x, types.intp), generate
+
+
 def _make_expand(half: int):
     @intrinsic
     def expand(typing, array, index, mask):
         def generate(context, builder, signature, args):
             packed = builder.load(_address(context, builder, signature.args[0], args[0], args[1], i16x32.llvm), align=1)
             bits = builder.trunc(builder.lshr(args[2], I64(32 * half)), I32)
-            lanes = builder.bitcast(bits, ir.VectorType(BIT, 32))
-            nothing = ir.Constant(i16x32.llvm, [0] * 32)
-            name = "llvm.x86.avx512.mask.expand.v32i16"
-            call = _declare(builder, name, i16x32.llvm, [i16x32.llvm, i16x32.llvm, lanes.type])
-            return builder.call(call, [packed, nothing, lanes])
+            # Written out with a register: LLVM would fold the load into the instruction, which is slower (Zen 4).
+            kind = ir.FunctionType(i16x32.llvm, [i16x32.llvm, I32])
+            return builder.asm(kind, "vpexpandw $1, $0 {$2} {z}", "=v,v,^Yk", [packed, bits], False)
 
         return i16x32(array, types.intp, types.uint64), generate
 
@@ -97,6 +109,16 @@ def _make_expand(half: int):
 # vpexpandw: the values from array[index] on, spread over the lanes whose bit of the mask's lower or upper half is set.
 # Reads 64 bytes whatever the mask says.
 expand_low, expand_high = _make_expand(0), _make_expand(1)
+
+
+@intrinsic
+def load_mask(typing, array, index):
+    """array[index] of 64 bits, without Python's meaning of a negative index."""
+
+    def generate(context, builder, signature, args):
+        return builder.load(_address(context, builder, signature.args[0], args[0], args[1], I64), align=8)
+
+    return types.uint64(array, types.intp), generate
 
 
 @intrinsic
@@ -221,10 +243,10 @@ def _tile_one(masks, at, values, p, x, column, total, tall):
         prefetch(values, p + AHEAD + 32)
         a0 = load_f32x16(total, 16 * r)
         a1 = a2 = a3 = nothing
-        p, a0, a1, a2, a3 = _word(values, p, masks[at], x00, x01, x02, x03, a0, a1, a2, a3)
-        p, a0, a1, a2, a3 = _word(values, p, masks[at + 1], x10, x11, x12, x13, a0, a1, a2, a3)
-        p, a0, a1, a2, a3 = _word(values, p, masks[at + 2], x20, x21, x22, x23, a0, a1, a2, a3)
-        p, a0, a1, a2, a3 = _word(values, p, masks[at + 3], x30, x31, x32, x33, a0, a1, a2, a3)
+        p, a0, a1, a2, a3 = _word(values, p, load_mask(masks, at), x00, x01, x02, x03, a0, a1, a2, a3)
+        p, a0, a1, a2, a3 = _word(values, p, load_mask(masks, at + 1), x10, x11, x12, x13, a0, a1, a2, a3)
+        p, a0, a1, a2, a3 = _word(values, p, load_mask(masks, at + 2), x20, x21, x22, x23, a0, a1, a2, a3)
+        p, a0, a1, a2, a3 = _word(values, p, load_mask(masks, at + 3), x30, x31, x32, x33, a0, a1, a2, a3)
         store_f32x16(total, 16 * r, add_f32(add_f32(a0, a1), add_f32(a2, a3)))
         at += TILE
     return p
@@ -239,7 +261,7 @@ def _tile_rest(masks, at, values, p, x, column, total, tall, wide):
         a1 = a2 = a3 = nothing
         for w in range(wide):
             x0, x1, x2, x3 = _activations(x, column + w * WORD)
-            p, a0, a1, a2, a3 = _word(values, p, masks[at], x0, x1, x2, x3, a0, a1, a2, a3)
+            p, a0, a1, a2, a3 = _word(values, p, load_mask(masks, at), x0, x1, x2, x3, a0, a1, a2, a3)
             at += 1
         store_f32x16(total, 16 * r, add_f32(add_f32(a0, a1), add_f32(a2, a3)))
     return p
@@ -273,12 +295,12 @@ def _row_many(values, p, count, columns, c, x, base, y, at):
     a1 = a2 = a3 = splat_f32(np.float32(0))
     whole = count // 4 * 4
     for j in range(0, whole, 4):
-        a0 = fma(broadcast_value(values, p + j), load_f32x16(x, base + 16 * np.int64(columns[c + j])), a0)
-        a1 = fma(broadcast_value(values, p + j + 1), load_f32x16(x, base + 16 * np.int64(columns[c + j + 1])), a1)
-        a2 = fma(broadcast_value(values, p + j + 2), load_f32x16(x, base + 16 * np.int64(columns[c + j + 2])), a2)
-        a3 = fma(broadcast_value(values, p + j + 3), load_f32x16(x, base + 16 * np.int64(columns[c + j + 3])), a3)
+        a0 = fma(broadcast_value(values, p + j), row_of_x(columns, c + j, x, base), a0)
+        a1 = fma(broadcast_value(values, p + j + 1), row_of_x(columns, c + j + 1, x, base), a1)
+        a2 = fma(broadcast_value(values, p + j + 2), row_of_x(columns, c + j + 2, x, base), a2)
+        a3 = fma(broadcast_value(values, p + j + 3), row_of_x(columns, c + j + 3, x, base), a3)
     for j in range(whole, count):
-        a0 = fma(broadcast_value(values, p + j), load_f32x16(x, base + 16 * np.int64(columns[c + j])), a0)
+        a0 = fma(broadcast_value(values, p + j), row_of_x(columns, c + j, x, base), a0)
     store_f32x16(y, at, add_f32(add_f32(a0, a1), add_f32(a2, a3)))
 
 
@@ -299,7 +321,7 @@ def bitmap_visit(masks, values, starts, words, x, y, first, last):
             for r in range(tall):
                 before = c
                 for w in range(wide):
-                    m = masks[at]
+                    m = load_mask(masks, at)
                     squeeze_columns(columns, c, m, w * WORD)
                     c += count_ones(m)
                     at += 1
@@ -330,7 +352,7 @@ def bitmap_portable(masks, values, starts, words, x, y, first, last):
             for r in range(tall):
                 out = y[strip * STRIP + r]
                 for w in range(min(TILE, words - t * TILE)):
-                    m = masks[at]
+                    m = load_mask(masks, at)
                     at += 1
                     while m != np.uint64(0):
                         row = x[(t * TILE + w) * WORD + lowest_one(m)]

@@ -8,22 +8,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, sparse_csr, sparse_kernels, sparse_tiled, validate
+from edgeinfer.kernels.memory import aligned_empty
 from edgeinfer.kernels.sparse_bitmap import STRIP, WORD, BitmapWeight
 from edgeinfer.kernels.sparse_csr import CSRWeight
 from edgeinfer.kernels.sparse_tiled import TiledWeight
 from edgeinfer.kernels.threads import over_blocks
 
 LANES = 16  # columns that a vector register holds
+# Nanoseconds of one core per mask of 64 columns, measured in the cache: to expand it, once for every column of x; to
+# visit its non-zeros, once for sixteen columns. Only their ratio decides.
+EXPAND, VISIT, VISIT_VALUE = 2.7, 2.3, 0.5
 SparseWeight = CSRWeight | BitmapWeight | TiledWeight
 
 
 def _in_chunks(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
     """(B, K) -> (chunks, columns, 16), zeros where there is no column or no row."""
     chunks = -(-x.shape[0] // LANES)
-    out = np.zeros((chunks, columns, LANES), np.float32)
+    out = _zeros((chunks, columns, LANES))
     for i in range(chunks):
         part = x[i * LANES : (i + 1) * LANES]
         out[i, : x.shape[1], : part.shape[0]] = part.T
+    return out
+
+
+def _zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
+    out = aligned_empty(shape, np.float32)  # a register that straddles two cache lines is loaded at half the speed
+    out[...] = 0
     return out
 
 
@@ -54,13 +64,13 @@ def _bitmap(weight: BitmapWeight, x: NDArray[np.float32], threads: int, vector: 
         y = np.zeros((rows, batch), np.float32)
         over_blocks(sparse_kernels.bitmap_portable, (*parts, xt, y), strips, threads)
         return np.ascontiguousarray(y.T)
-    if batch == 1:
+    if batch * EXPAND <= VISIT + VISIT_VALUE * weight.nnz / (rows * words):
         padded = np.zeros((batch, words * WORD), np.float32)
         padded[:, :columns] = x
         y = np.empty((batch, rows), np.float32)
         over_blocks(sparse_kernels.bitmap_expand, (*parts, padded, y), strips, threads)
         return y
-    y = np.zeros((-(-batch // LANES), rows, LANES), np.float32)
+    y = _zeros((-(-batch // LANES), rows, LANES))
     over_blocks(sparse_kernels.bitmap_visit, (*parts, _in_chunks(x, words * WORD), y), strips, threads)
     return _from_chunks(y, batch, rows)
 
@@ -69,7 +79,7 @@ def _tiled(weight: TiledWeight, x: NDArray[np.float32], threads: int, vector: bo
     (tall, wide), (rows, columns) = weight.tile, weight.shape
     strips, padded = -(-rows // tall), -(-tall // 4) * 4
     xc = _in_chunks(x, columns)
-    y = np.zeros((xc.shape[0], strips * padded, LANES), np.float32)
+    y = _zeros((xc.shape[0], strips * padded, LANES))
     kernel = sparse_tiled.tiled_vector if vector else sparse_tiled.tiled_portable
     over_blocks(kernel, (weight.entries, weight.starts, tall, wide, xc, y), strips, threads)
     if padded != tall:
