@@ -43,6 +43,17 @@ def test_generation_equals_the_decoders(draft):
     assert torch.equal(FusedDecoder(model, found).generate(TOKENS, 12), models.generate(model, TOKENS, 12))
 
 
+def test_four_bits_cost_less_than_four_percent_of_perplexity():
+    model = models.load("target")
+    fused = FusedDecoder(model, quantize_model(model, 4, 64, attach="none"))
+    tokens, total = models.held_out_tokens()[:1025], 0.0
+    for row, labels in zip(tokens[:-1].view(4, 256), tokens[1:].view(4, 256), strict=True):
+        fused.reset()
+        logits = np.stack([fused.step(token) for token in row.tolist()])
+        total += torch.nn.functional.cross_entropy(torch.from_numpy(logits), labels, reduction="sum").item()
+    assert np.exp(total / 1024) < 1.04 * models.perplexity(model, tokens)
+
+
 @pytest.mark.skipif(not simd.available(), reason=f"one path only: {simd.why_portable()}")
 def test_both_paths_agree(draft, monkeypatch):
     first = FusedDecoder(*draft)
