@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, spmm
-from edgeinfer.kernels.spmm import CSR, csr_matmul, dense_operand
+from edgeinfer.kernels.spmm import CSR, dense_operand
 
 
 @dataclass(frozen=True)
@@ -194,7 +194,7 @@ def hc_matmul(matrix: HybridWindows, x: NDArray[np.float32]) -> NDArray[np.float
         (N,) or (N, width) float32.
     """
     x2 = dense_operand(x, matrix.shape[1])
-    y = csr_matmul(matrix.rest, x2)
+    y = spmm.multiply(matrix.rest, x2)
     for first, columns, block in matrix.blocks:
         np.matmul(block, x2.take(columns, axis=0), out=y[first : first + len(block)])
     return y[:, 0] if np.ndim(x) == 1 else y
@@ -233,7 +233,7 @@ def training_windows(count: int = 96, height: int = 32, nodes: int = 2048, seed:
     rows, columns = [], []
     for w in range(count):
         width = int(2 ** rng.uniform(3, np.log2(min(nodes, 512))))
-        density = 2 ** rng.uniform(-6, 0)
+        density = 2 ** rng.uniform(-6, 0) if w % 2 else rng.uniform(0.2, 1)
         chosen = rng.choice(nodes, width, replace=False)
         row, place = np.nonzero(rng.random((height, width)) < density)
         rows.append(row + w * height)

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.kernels.hot_tiles import Tiles
+from edgeinfer.kernels.hot_tiles import Tiles, cut
 from edgeinfer.kernels.sparse_patterns import uniform
-from edgeinfer.kernels.spmm import CSR, csr_matmul, dense_operand
+from edgeinfer.kernels.spmm import CSR, dense_operand, multiply
 
 
 @dataclass(frozen=True)
@@ -84,11 +84,11 @@ def hybrid_matmul(matrix: HybridMatrix, x: NDArray[np.float32], parallel: bool =
         hot = np.zeros((matrix.shape[0], x2.shape[1]), np.float32)
         with ThreadPoolExecutor(1) as pool:
             waiting = pool.submit(_add_blocks, matrix, x2, hot)
-            y = csr_matmul(matrix.rest, x2)
+            y = multiply(matrix.rest, x2)
             waiting.result()
         y += hot
     else:
-        y = csr_matmul(matrix.rest, x2)
+        y = multiply(matrix.rest, x2)
         _add_blocks(matrix, x2, y)
     return y[:, 0] if np.ndim(x) == 1 else y
 
@@ -147,10 +147,10 @@ def measure_pair(tile: int, width: int, seed: int = 0) -> MeasuredPair:
     hot = best_seconds(lambda: _add_blocks(whole, x, y)) / many
     counts, times = [], []
     for density in (0.02, 0.1, 0.3, 0.6):
-        sparse = uniform(tile * 4, tile, density, seed)  # four tiles, one below the other
-        csr_matmul(sparse, x[:tile])
-        counts.append((sparse.entries, int((sparse.row_lengths > 0).sum())))
-        times.append(best_seconds(lambda a=sparse: csr_matmul(a, x[:tile])))  # type: ignore[misc]
+        sparse = uniform(tile, tile * many, density, seed)  # tiles side by side: x passes by as in a real product
+        multiply(sparse, x)
+        counts.append((sparse.entries, cut(sparse, tile, tile).used_rows.sum()))
+        times.append(best_seconds(lambda a=sparse: multiply(a, x)))  # type: ignore[misc]
     # relative errors count, so that the sparse tiles are not drowned by the dense ones
     scale = 1 / np.asarray(times)
     fit = np.linalg.lstsq(np.asarray(counts) * scale[:, None], np.ones(len(times)), rcond=None)[0]

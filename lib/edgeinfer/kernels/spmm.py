@@ -196,11 +196,18 @@ def csr_matmul(
     Raises:
         ValueError: "x must have 256 rows for this matrix, got shape (128, 4)." or "x contains NaN ..."
     """
-    x2 = dense_operand(x, matrix.shape[1])
-    y = np.empty((matrix.shape[0], x2.shape[1]), np.float32) if out is None else out
-    kernel = _vector if simd.choose(path) else _portable
-    over_blocks(kernel, (matrix.indptr, matrix.indices, matrix.data, x2, y), matrix.shape[0], threads)
+    y = multiply(matrix, dense_operand(x, matrix.shape[1]), threads, path, out)
     return y[:, 0] if np.ndim(x) == 1 else y
+
+
+def multiply(
+    matrix: CSR, x: NDArray[np.float32], threads: int = 1, path: str = "auto", out: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """`csr_matmul` for an operand (K, width) that `dense_operand` has checked already."""
+    y = np.empty((matrix.shape[0], x.shape[1]), np.float32) if out is None else out
+    kernel = _vector if simd.choose(path) else _portable
+    over_blocks(kernel, (matrix.indptr, matrix.indices, matrix.data, x, y), matrix.shape[0], threads)
+    return y
 
 
 def dense_operand(x: Any, rows: int) -> NDArray[np.float32]:
