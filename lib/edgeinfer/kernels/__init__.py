@@ -4,10 +4,15 @@ Small modules, one idea each. Vector code runs where AVX-512 VNNI and VBMI are p
 code elsewhere; EDGEINFER_SIMD=0 forces the latter. Needs NumPy and Numba; torch only inside `adaptor`.
 """
 
-from edgeinfer.kernels import hc_spmm, hot_tiles, row_permutation
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from edgeinfer.kernels import energon, hc_spmm, hot_tiles, minicache, row_permutation
 from edgeinfer.kernels.activations import QuantizedActivations, quantize_activations
 from edgeinfer.kernels.adaptor import KernelLinear, QuantizedModel, quantize_model
 from edgeinfer.kernels.any_precision import AnyPrecisionWeight, any_precision_matmul, any_precision_quantize
+from edgeinfer.kernels.attention_layout import PackedKV
+from edgeinfer.kernels.attention_low_bit import attend_low_bit, exact_attention, pack_kv
 from edgeinfer.kernels.awq import ActivationAware, activation_aware_scale
 from edgeinfer.kernels.bcq import BinaryCodedWeight, binary_coding, binary_matmul
 from edgeinfer.kernels.bits import pack_bits, unpack_bits
@@ -15,6 +20,8 @@ from edgeinfer.kernels.fused_decode import FusedDecoder
 from edgeinfer.kernels.gptq import gptq_quantize, output_error, second_moment
 from edgeinfer.kernels.hierarchical import HierarchicalNM, hierarchical_matmul, hierarchical_n_m
 from edgeinfer.kernels.integer import int2_matvec, int4_matvec, int8_matvec, matmul
+from edgeinfer.kernels.kv_fp8 import fp8_table, from_fp8, quantize_fp8, to_fp8
+from edgeinfer.kernels.kv_quantize import QuantizedKV, quantize_keys, quantize_values
 from edgeinfer.kernels.lookup import (
     LookupTables,
     LookupWeight,
@@ -45,6 +52,21 @@ from edgeinfer.kernels.spmm import CSR, csr_matmul, from_dense
 from edgeinfer.kernels.ternary import TernaryWeight, pack_ternary, pack_ternary_int2, ternarize, ternary_matmul
 from edgeinfer.kernels.w4a8 import W4A8Weight, clip_search, pack_w4a8, quantize_clipped, w4a8_matmul
 
+_NEED_TORCH = {"EncodedCache": "kv_cache", "LowBitCache": "kv_cache", "use_low_bit_cache": "kv_cache", "spatten": ""}
+
+if TYPE_CHECKING:
+    from edgeinfer.kernels import spatten
+    from edgeinfer.kernels.kv_cache import EncodedCache, LowBitCache, use_low_bit_cache
+
+
+def __getattr__(name: str) -> Any:
+    """Caches and attentions of the decoder are imported when first asked for: they need torch."""
+    if name not in _NEED_TORCH:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_NEED_TORCH[name] or name}")
+    return getattr(module, name) if _NEED_TORCH[name] else module
+
+
 __all__ = [
     "CSR",
     "ActivationAware",
@@ -52,17 +74,21 @@ __all__ = [
     "BinaryCodedWeight",
     "BitmapWeight",
     "CSRWeight",
+    "EncodedCache",
     "FusedDecoder",
     "HierarchicalNM",
     "KernelLinear",
     "LookupTables",
     "LookupWeight",
+    "LowBitCache",
     "LowRank",
     "NMWeight",
     "OutlierSplit",
+    "PackedKV",
     "PackedWeight",
     "Permutation",
     "QuantizedActivations",
+    "QuantizedKV",
     "QuantizedModel",
     "QuantizedWeight",
     "TernaryWeight",
@@ -72,13 +98,17 @@ __all__ = [
     "activation_importance",
     "any_precision_matmul",
     "any_precision_quantize",
+    "attend_low_bit",
     "binary_coding",
     "binary_matmul",
     "build_tables",
     "clip_search",
     "csr_matmul",
+    "exact_attention",
+    "fp8_table",
     "from_codes",
     "from_dense",
+    "from_fp8",
     "gptq_quantize",
     "hc_spmm",
     "hierarchical_matmul",
@@ -102,6 +132,7 @@ __all__ = [
     "pack_int2",
     "pack_int4",
     "pack_int8",
+    "pack_kv",
     "pack_lookup",
     "pack_n_m",
     "pack_ternary",
@@ -115,11 +146,14 @@ __all__ = [
     "quantization_error",
     "quantize_activations",
     "quantize_clipped",
+    "quantize_fp8",
     "quantize_groupwise",
+    "quantize_keys",
     "quantize_model",
     "quantize_per_channel",
     "quantize_per_tensor",
     "quantize_sign",
+    "quantize_values",
     "row_permutation",
     "search_permutation",
     "second_moment",
@@ -127,6 +161,8 @@ __all__ = [
     "split_outliers",
     "ternarize",
     "ternary_matmul",
+    "to_fp8",
     "unpack_bits",
+    "use_low_bit_cache",
     "w4a8_matmul",
 ]

@@ -79,17 +79,19 @@ def progressive_probabilities(
 class CascadePruning:
     """An attention for the decoder that prunes tokens and heads from layer to layer, and counts what it reads.
 
-    A token's importance is the attention it has received so far: summed over heads, over the layers passed and over
-    the queries before and including the present one, so no query learns from later ones. After each layer the least
-    important of those left are dropped for the later layers of this query; the shares shrink in equal steps from all
-    at the first layer to `keep_tokens` and `keep_heads` at the last. A query's own token always stays. A head's
-    importance is the magnitude of its output, gathered in the same way.
+    A token's importance is the attention that it has received, summed over heads and over the layers passed. From
+    whom, says `gather`: "query", from the present query alone; "mean", from every query that could see it, on average;
+    "sum", in all, which favours old tokens: more queries have seen them. No query learns from later ones. After each
+    layer the least important of those left are dropped for the later layers of this query; the shares shrink in equal
+    steps from all at the first layer to `keep_tokens` and `keep_heads` at the last. A query's own token always stays.
+    A head's importance is the magnitude of its output, summed over layers and earlier queries.
 
     Args:
         layers: of the model.
         keep_tokens: share of the tokens used in the last layer, above 0 to 1.
         keep_heads: share of the heads used in the last layer, above 0 to 1 (rounded up).
         progressive: read the high bits of keys first; None: all 8 bits at once.
+        gather: "query", "mean" or "sum".
 
     Example::
 
@@ -109,11 +111,15 @@ class CascadePruning:
         keep_tokens: float = 0.5,
         keep_heads: float = 1.0,
         progressive: Progressive | None = None,
+        gather: str = "query",
     ) -> None:
+        if gather not in ("query", "mean", "sum"):
+            raise ValueError(f"gather must be 'query', 'mean' or 'sum', got {gather!r}.")
         for name, share in (("keep_tokens", keep_tokens), ("keep_heads", keep_heads)):
             if not 0 < share <= 1:
                 raise ValueError(f"{name} must be a share above 0 and up to 1, got {share}.")
-        self.layers, self.keep_tokens, self.keep_heads, self.progressive = layers, keep_tokens, keep_heads, progressive
+        self.layers, self.keep_tokens, self.keep_heads = layers, keep_tokens, keep_heads
+        self.progressive, self.gather = progressive, gather
         self.bits_read = self.bits_dense = 0.0
         self.queries = self.fetched = 0.0
         self.alive: list[Tensor] = []  # per layer of the last step, (B, T, S) bool: the tokens that it used
@@ -178,10 +184,21 @@ class CascadePruning:
         self.fetched += float((fetched & alive_heads).sum())
         self.queries += float(alive_heads.sum())
 
+    def _received(self) -> Tensor:
+        """Attention received by each token as each query sees it, (B, T, S)."""
+        if self.gather == "query":
+            return self._gathered
+        total = self._before + self._gathered.cumsum(1)
+        if self.gather == "sum":
+            return total
+        _, T, S = total.shape
+        queries = torch.arange(S - T + 1, S + 1)[:, None] - torch.arange(S)
+        return total / queries.clamp(min=1)
+
     def _prune(self, layer: int) -> None:
         if layer >= self.layers:
             return
-        importance = self._before + self._gathered.cumsum(1)
+        importance = self._received()
         B, T, S = importance.shape
         own = torch.zeros(T, S, dtype=torch.bool)
         own[torch.arange(T), torch.arange(S - T, S)] = True
