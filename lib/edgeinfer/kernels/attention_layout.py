@@ -152,7 +152,7 @@ class PackedKV:
         old_keys, old_values = self.recent_keys[:, :count], self.recent_values[:, :count]
         k = quantize_keys(old_keys, key_bits, key_group)
         v = quantize_values(old_values, value_bits, value_group)
-        new = [
+        new: list[NDArray] = [
             order_keys(k.codes, key_bits),
             k.scale.view(np.uint16),
             k.offset.view(np.uint16),

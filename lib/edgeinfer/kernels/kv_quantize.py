@@ -41,6 +41,8 @@ class QuantizedKV:
     @property
     def codes(self) -> NDArray[np.uint8]:
         """(..., S, D) uint8, one code a byte."""
+        if not self.packed.size:
+            return np.zeros(self.shape, np.uint8)
         return unpack_bits(self.packed, self.bits, self.shape[-1]).reshape(self.shape)
 
     @property
@@ -98,7 +100,7 @@ def _quantize(x: NDArray[np.float32], bits: int, group_size: int, along: str) ->
     axis = x.ndim - 2 if along == "tokens" else x.ndim - 1
     count = x.shape[axis]
     groups = -(-count // group_size)
-    levels = np.float32(2**bits - 1)
+    levels = 2**bits - 1
     if x.size == 0:
         sides = tuple(groups if i == axis else n for i, n in enumerate(x.shape))
         nothing = np.zeros(sides, np.float16)
@@ -110,7 +112,8 @@ def _quantize(x: NDArray[np.float32], bits: int, group_size: int, along: str) ->
     # Offsets rounded down and scales rounded up reach from the smallest to the largest number: no code is clipped,
     # so the error is half a step at most.
     offset = np.maximum(_not_above(low), np.float16(-LARGEST))
-    scale = -_not_above(-(high - offset.astype(np.float32)) / levels)
+    steps: NDArray[np.float32] = np.asarray((offset.astype(np.float32) - high) / np.float32(levels), np.float32)
+    scale = -_not_above(steps)
     index = np.arange(count) // group_size
     step, start = (np.take(a, index, axis).astype(np.float32) for a in (scale, offset))
     codes = np.rint(np.divide(x - start, step, out=np.zeros_like(x), where=step > 0))
