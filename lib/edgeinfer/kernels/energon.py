@@ -77,19 +77,19 @@ def threshold(scores: NDArray[np.float32], candidates: NDArray[np.bool_], alpha:
     Args:
         scores: (..., T, S).
         candidates: (..., T, S) bool, the keys still there; at least one per query.
-        alpha: -1 < alpha < 1; 0 is the mean of the candidates, towards 1 their maximum, towards -1 their minimum.
+        alpha: -1 to 1; 0 is the mean of the candidates, 1 their maximum, -1 their minimum (nothing is dropped).
 
     Returns:
         (..., T, 1).
     """
-    if not -1 < alpha < 1:
+    if not -1 <= alpha <= 1:
         raise ValueError(f"alpha must lie between -1 and 1, got {alpha}.")
     mean = np.where(candidates, scores, 0).sum(-1, keepdims=True) / candidates.sum(-1, keepdims=True).clip(1)
     if alpha >= 0:
         end = np.where(candidates, scores, -np.inf).max(-1, keepdims=True)
     else:
         end = np.where(candidates, scores, np.inf).min(-1, keepdims=True)
-    return np.where(np.isfinite(end), mean + abs(alpha) * (end - mean), mean).astype(scores.dtype)
+    return np.where(np.isfinite(end), (1 - abs(alpha)) * mean + abs(alpha) * end, mean).astype(scores.dtype)
 
 
 def filter_keys(
