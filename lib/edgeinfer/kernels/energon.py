@@ -85,11 +85,10 @@ def threshold(scores: NDArray[np.float32], candidates: NDArray[np.bool_], alpha:
     if not -1 <= alpha <= 1:
         raise ValueError(f"alpha must lie between -1 and 1, got {alpha}.")
     mean = np.where(candidates, scores, 0).sum(-1, keepdims=True) / candidates.sum(-1, keepdims=True).clip(1)
-    if alpha >= 0:
-        end = np.where(candidates, scores, -np.inf).max(-1, keepdims=True)
-    else:
-        end = np.where(candidates, scores, np.inf).min(-1, keepdims=True)
-    return np.where(np.isfinite(end), (1 - abs(alpha)) * mean + abs(alpha) * end, mean).astype(scores.dtype)
+    largest = np.where(candidates, scores, -np.inf).max(-1, keepdims=True)
+    end = largest if alpha >= 0 else np.where(candidates, scores, np.inf).min(-1, keepdims=True)
+    bar = np.where(np.isfinite(end), (1 - abs(alpha)) * mean + abs(alpha) * end, mean)
+    return np.minimum(bar, largest).astype(scores.dtype)  # rounding must not lift the bar above every key
 
 
 def filter_keys(
