@@ -2,7 +2,7 @@
 
 Inference has its own decoder (`edgeinfer.models.decoder`); the tests hold the two equal on the same weights. Attention
 is matmul, mask, softmax: on processors the backward pass of the fused kernel is slower. Source: llama, mixtral,
-layerskip, bitnet-b158.
+bitnet-b158; the shared exits follow arXiv:2404.16710.
 """
 
 from __future__ import annotations
