@@ -7,6 +7,9 @@ Slow and clear; it trusts its arguments. The fast counterparts are `kv_quantize`
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.kernels.energon import threshold
+from edgeinfer.kernels.minicache import cosine_similarity, interpolate
+
 Floats = NDArray[np.floating]
 Grid = tuple[NDArray[np.uint8], Floats, Floats]
 
@@ -63,16 +66,9 @@ def merge_directions(
     Returns:
         Directions (T, D) of length 1, the lengths (2, T) of both layers, the kept tokens (keep,) in ascending order.
     """
-    both = np.stack([lower, upper]).astype(np.float64)
-    lengths = np.sqrt((both**2).sum(2))
-    first, second = both / lengths[..., None]
-    cosine = np.clip((first * second).sum(1), -1, 1)[:, None]
-    across = second - cosine * first
-    sine = np.sqrt((across**2).sum(1, keepdims=True))
-    angle = np.arctan2(sine, cosine)
-    across = np.divide(across, sine, out=np.zeros_like(across), where=sine > 1e-7)
-    kept = np.sort(np.argsort(-angle[:, 0], kind="stable")[:keep])
-    return np.cos(t * angle) * first + np.sin(t * angle) * across, lengths, kept
+    lengths = np.stack([np.linalg.norm(side, axis=1) for side in (lower, upper)])
+    kept = np.sort(np.argsort(cosine_similarity(lower, upper), kind="stable")[:keep])
+    return interpolate(lower, upper, t), lengths, kept
 
 
 def filter_rounds(
@@ -83,7 +79,7 @@ def filter_rounds(
     Args:
         query: (D,) int8, codes from -8 to 7.
         keys: (T, D) int8, likewise.
-        alpha: 0 puts the threshold at the mean of a round's scores, 1 at their maximum.
+        alpha: 0 puts the threshold at the mean of a round's scores, towards 1 it nears their maximum.
 
     Returns:
         Two masks (T,).
@@ -95,8 +91,7 @@ def filter_rounds(
 
 
 def _at_least(scores: NDArray[np.int32], alive: NDArray[np.bool_], alpha: float) -> NDArray[np.bool_]:
-    mean, largest = scores[alive].mean(), scores[alive].max()
-    return alive & (scores >= mean + alpha * (largest - mean))
+    return np.asarray(alive & (scores >= threshold(scores.astype(np.float64), alive, alpha)))
 
 
 def cascade(
