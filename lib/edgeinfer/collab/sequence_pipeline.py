@@ -1,18 +1,22 @@
 """One prompt as a pipeline: its chunks flow through processes that each hold some layers, so that all work at once.
 
 A stage keeps the keys and values of its own layers for all earlier chunks; a chunk needs nothing else of the past.
-Stages are processes joined by pipes (on several machines: by sockets). Messages are raw arrays, never pickles.
+Stages are processes joined by pipes (on several machines: by sockets). Messages are raw arrays, never pickles. They are
+started as `python -m edgeinfer.collab.sequence_pipeline ...`, so a script that uses them is not run again.
 Source: jupiter.
 """
 
 from __future__ import annotations
 
 import contextlib
-import multiprocessing
+import os
 import queue
 import struct
+import subprocess
+import sys
 import threading
-from multiprocessing.connection import Connection, wait
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +101,20 @@ def _stage(model_name: str, first: int, last: int, source: Connection, target: C
             target.send_bytes(_HEAD.pack(FAILED, 0, len(text), 1, 0) + text)
 
 
+def _start(model: str, first: int, last: int, source: Connection, target: Connection) -> subprocess.Popen[bytes]:
+    """Start the process of one stage, which inherits nothing but its two pipes."""
+    library = str(Path(__file__).resolve().parents[2])
+    paths = os.pathsep.join(p for p in (library, os.environ.get("PYTHONPATH", "")) if p)
+    pipes = (source.fileno(), target.fileno())
+    return subprocess.Popen(
+        [sys.executable, "-m", __name__, model, *map(str, (first, last, *pipes))],
+        stdin=subprocess.DEVNULL,
+        env=os.environ | {"PYTHONPATH": paths},
+        pass_fds=pipes,
+        start_new_session=True,  # Ctrl-C reaches the process that started it, whose end is then seen here
+    )
+
+
 class SequencePipeline:
     """A model over several processes, each with an equal share of its layers.
 
@@ -125,15 +143,14 @@ class SequencePipeline:
         self.timeout = timeout
         self.splits = layer_split(read_config(folder).num_hidden_layers, stages)
         self._closed = False
-        context = multiprocessing.get_context("spawn")  # a fork would copy a process that has threads
-        source, self._first = context.Pipe(duplex=False)
-        self.processes: list[Any] = []
+        if os.name == "nt":
+            raise StageError("the stages inherit their pipes, which Windows does not allow; use WSL, Linux or macOS")
+        source, self._first = Pipe(duplex=False)
+        self.processes: list[subprocess.Popen[bytes]] = []
         try:
             for first, last in self.splits:
-                next_source, target = context.Pipe(duplex=False)
-                process = context.Process(target=_stage, args=(str(folder), first, last, source, target), daemon=True)
-                process.start()
-                self.processes.append(process)
+                next_source, target = Pipe(duplex=False)
+                self.processes.append(_start(str(folder), first, last, source, target))
                 source.close()  # the stage has its own; a second holder would hide that it is gone
                 target.close()
                 source = next_source
@@ -148,18 +165,18 @@ class SequencePipeline:
             raise
 
     def _read(self) -> None:
-        """Take what the last stage sends, so that no stage ever waits for us; None says that a stage is gone."""
-        sentinels = [process.sentinel for process in self.processes]
+        """Take what the last stage sends, so that no stage ever waits for us; None says that a stage is gone.
+
+        A stage that ends closes its pipes, its neighbours then end as well, and so the end of any of them is seen here.
+        """
         try:
-            while self._last in (ready := wait([self._last, *sentinels])) or self._last.poll():
-                del ready
+            while True:
                 data = self._last.recv_bytes()
                 self._results.put(data)
                 if _HEAD.unpack_from(data)[0] in (STOP, FAILED):
                     return
         except (EOFError, OSError):
-            pass
-        self._results.put(None)
+            self._results.put(None)
 
     def _next(self, *kinds: int) -> tuple[int, Tensor]:
         """Sequence and array (perhaps empty) of the next message, which has to be of one of these kinds."""
@@ -183,9 +200,12 @@ class SequencePipeline:
 
     def _gone(self) -> StageError:
         """The sentence about the stage that ended first; its neighbours ended because of it, in good order."""
+        with contextlib.suppress(OSError):
+            self._first.close()
         for process in self.processes:
-            process.join(5)
-        codes = [process.exitcode for process in self.processes]
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(5)
+        codes = [process.returncode for process in self.processes]
         number = next((n for n, code in enumerate(codes) if code not in (0, None)), 0)
         first, last = self.splits[number]
         self.close()
@@ -269,13 +289,19 @@ class SequencePipeline:
                 self._first.send_bytes(_message(STOP))
         self._first.close()
         for process in self.processes:
-            process.join(2)
-            if process.is_alive():
+            try:
+                process.wait(5)
+            except subprocess.TimeoutExpired:
                 process.kill()
-                process.join()
+                process.wait()
 
     def __enter__(self) -> SequencePipeline:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+
+if __name__ == "__main__":
+    first_layer, last_layer, inlet, outlet = (int(text) for text in sys.argv[2:])
+    _stage(sys.argv[1], first_layer, last_layer, Connection(inlet, writable=False), Connection(outlet, readable=False))
