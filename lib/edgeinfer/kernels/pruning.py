@@ -82,7 +82,8 @@ def prune_activation_aware(
     norm = np.asarray(input_norm, np.float32)
     if norm.shape != weight.shape[1:]:
         raise ValueError(
-            f"input_norm must have shape ({weight.shape[1]},), one norm for each column of the weight, got {norm.shape}."
+            f"input_norm must have shape ({weight.shape[1]},), one norm for each column of the weight, "
+            f"got {norm.shape}."
         )
     if not np.isfinite(norm).all() or (norm < 0).any():
         raise ValueError("input_norm must hold norms: finite numbers that are not negative.")

@@ -1,16 +1,18 @@
 """The bitmap format: one bit says where a non-zero stands, so a position costs one bit and not an index.
 
 Rows are cut into strips of 64, columns into tiles of 256. Tile by tile, row by row, come four masks of 64 bits and then
-the non-zeros in the same order; how many bits stand before a place says where its value lies. Knows the format, not
-the product. Source: spinfer (nested tiles, positions by counting bits), endor (bitmap and packed non-zeros).
+the non-zeros in the same order; how many bits stand before a place says where its value lies. Knows the format and its
+plain product. Source: spinfer (nested tiles, positions by counting bits), endor (bitmap and packed non-zeros).
 """
 
 from dataclasses import dataclass
 
 import numpy as np
+from numba.cpython.unsafe.numbers import trailing_zeros
 from numpy.typing import NDArray
 
 from edgeinfer.kernels.memory import in_huge_pages
+from edgeinfer.kernels.simd import compiled
 from edgeinfer.kernels.sparse_common import checked, from_bfloat16
 
 WORD = 64  # columns of a mask
@@ -24,8 +26,8 @@ class BitmapWeight:
     """A sparse weight as masks and packed non-zeros.
 
     Attributes:
-        masks: uint64, N * ceil(K / 64) of them: for each strip, each tile, each row the tile's masks; bit i of a mask is
-            column i of its 64.
+        masks: uint64, N * ceil(K / 64) of them: for each strip, each tile, each row the tile's masks; bit i of a mask
+            is column i of its 64.
         values: (nnz + 32,) uint16, the bfloat16 non-zeros in the order of the bits, and room for a register to be
             loaded at the last of them.
         starts: (strips * tiles + 1,) int64, where the values of a tile begin.
@@ -99,7 +101,7 @@ class BitmapWeight:
 
 
 def pack_bitmap(weight: NDArray[np.float32]) -> BitmapWeight:
-    """Store a weight as masks and packed non-zeros. Any density can be held; below 6.25 % zeros it is larger than dense.
+    """Store a weight as masks and packed non-zeros; any density fits, below 6.25 % zeros dense storage is smaller.
 
     Args:
         weight: (N, K) float32; values are rounded to bfloat16.
@@ -125,3 +127,27 @@ def pack_bitmap(weight: NDArray[np.float32]) -> BitmapWeight:
     return BitmapWeight(
         in_huge_pages(ordered), in_huge_pages(np.concatenate(values)), np.cumsum(counts, dtype=np.int64), bits.shape
     )
+
+
+@compiled()
+def bitmap_portable(masks, values, starts, words, x, y, first, last):
+    """Strips first..last of a product, bit by bit on any processor. x (64 * words, B), y (N, B), zero at the start."""
+    rows = y.shape[0]
+    tiles = -(-words // TILE)
+    for strip in range(first, last):
+        tall = min(STRIP, rows - strip * STRIP)
+        at = strip * STRIP * words
+        p = starts[strip * tiles]
+        for t in range(tiles):
+            for r in range(tall):
+                out = y[strip * STRIP + r]
+                for w in range(min(TILE, words - t * TILE)):
+                    m = masks[at]
+                    at += 1
+                    while m != np.uint64(0):
+                        row = x[(t * TILE + w) * WORD + trailing_zeros(m)]
+                        value = np.uint32(np.uint32(values[p]) << np.uint32(16)).view(np.float32)
+                        p += 1
+                        m &= m - np.uint64(1)
+                        for b in range(out.size):
+                            out[b] += value * row[b]

@@ -1,4 +1,4 @@
-"""What all sparse formats share: the check of a weight and its rounding to bfloat16, in which non-zeros are stored.
+"""What all sparse formats share: the check of a weight, its rounding to bfloat16, and the order of the activations.
 
 Knows numbers, no format. A value that rounds to zero is a zero: what is stored is what is multiplied.
 """
@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import validate
+from edgeinfer.kernels.simd import compiled
 
 WHY = "a sparse product skips zeros and could not pass them on"
 
@@ -42,3 +43,35 @@ def checked(weight: NDArray[np.float32]) -> NDArray[np.uint16]:
         raise ValueError(f"weight holds {np.abs(matrix).max():.3g}, which bfloat16 cannot; scale it down.")
     bits[magnitude == 0] = 0  # -0.0 too
     return bits
+
+
+@compiled()
+def spread_one(x, out):
+    """x (B, K) into out (B, more), zeros behind; whether every number is finite."""
+    columns = x.shape[1]
+    bad = False
+    for b in range(x.shape[0]):
+        bits = x[b].view(np.int32)
+        for k in range(columns):
+            out[b, k] = x[b, k]
+            bad |= (bits[k] & 0x7F800000) == 0x7F800000
+        out[b, columns:] = np.float32(0)
+    return not bad
+
+
+@compiled()
+def spread_many(x, out):
+    """x (B, K) into out (chunks, more, 16), zeros where there is nothing; whether every number is finite."""
+    batch, columns = x.shape
+    bits = x.view(np.int32)
+    bad = False
+    for chunk in range(out.shape[0]):
+        there = min(16, batch - 16 * chunk)
+        for k in range(columns):
+            for b in range(there):
+                out[chunk, k, b] = x[16 * chunk + b, k]
+                bad |= (bits[16 * chunk + b, k] & 0x7F800000) == 0x7F800000
+            for b in range(there, 16):
+                out[chunk, k, b] = np.float32(0)
+        out[chunk, columns:] = np.float32(0)
+    return not bad

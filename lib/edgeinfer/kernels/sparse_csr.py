@@ -22,7 +22,7 @@ class CSRWeight:
     """A sparse weight by rows.
 
     Attributes:
-        values: (nnz,) uint16, the bfloat16 non-zeros row by row.
+        values: (nnz + 1,) uint16, the bfloat16 non-zeros row by row, and room for four bytes to be read at the last.
         columns: (nnz,) uint16 or uint32, their columns, rising within a row.
         starts: (N + 1,) uint32, where each row begins (uint64 beyond 4 billion non-zeros).
         shape: (N, K).
@@ -36,7 +36,7 @@ class CSRWeight:
     @property
     def nnz(self) -> int:
         """Stored non-zeros."""
-        return self.values.size
+        return self.columns.size
 
     @property
     def nbytes(self) -> int:
@@ -46,8 +46,8 @@ class CSRWeight:
     def unpack(self) -> NDArray[np.float32]:
         """The matrix: (N, K) float32, exactly what was stored."""
         dense = np.zeros(self.shape, np.uint16)
-        rows = np.repeat(np.arange(self.shape[0]), np.diff(self.starts.astype(np.int64)))
-        dense[rows, self.columns] = self.values
+        rows = np.repeat(np.arange(self.shape[0]), (self.starts[1:] - self.starts[:-1]).astype(np.int64))
+        dense[rows, self.columns] = self.values[:-1]
         return from_bfloat16(dense)
 
 
@@ -73,7 +73,10 @@ def pack_csr(weight: NDArray[np.float32], index_bits: int | None = None) -> CSRW
     np.cumsum(there.sum(1), out=starts[1:])
     kind = np.uint32 if starts[-1] < 2**32 else np.uint64
     return CSRWeight(
-        in_huge_pages(bits[there]), in_huge_pages(np.nonzero(there)[1].astype(index)), starts.astype(kind), bits.shape
+        in_huge_pages(np.append(bits[there], np.uint16(0))),
+        in_huge_pages(np.nonzero(there)[1].astype(index)),
+        starts.astype(kind),
+        bits.shape,
     )
 
 

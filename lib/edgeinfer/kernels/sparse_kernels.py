@@ -6,8 +6,8 @@ instead (`vpcompressb`), and each non-zero meets a row of sixteen activations, s
 Knows layouts, checks nothing. Source: flash-llm, spinfer, moved from tensor cores to vector registers.
 """
 
-import numpy as np
 import llvmlite.binding as llvm
+import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -69,24 +69,15 @@ def count_ones(typing, word):
 
 
 @intrinsic
-def lowest_one(typing, word):
-    """Number of the lowest bit that is set."""
-
-    def generate(context, builder, signature, args):
-        return builder.call(_declare(builder, "llvm.cttz.i64", I64, [I64, BIT]), [args[0], BIT(0)])
-
-    return types.int64(types.uint64), generate
-
-
-@intrinsic
 def row_of_x(typing, columns, index, x, base):
-    """The sixteen activations of column columns[index] of a tile whose rows of x begin at base."""
+    """The sixteen activations of column columns[index], where those of column 0 begin at x[base]."""
 
     def generate(context, builder, signature, args):
-        column = builder.load(_address(context, builder, signature.args[0], args[0], args[1], I8), align=1)
-        at = builder.add(args[3], builder.shl(builder.zext(column, I64), I64(4)))
-        where = _address(context, builder, signature.args[2], args[2], at, f32x16.llvm)
-        return builder.load(where, align=1)
+        width = ir.IntType(signature.args[0].dtype.bitwidth)
+        column = builder.load(_address(context, builder, signature.args[0], args[0], args[1], width), align=1)
+        wide = column if width.width == 64 else builder.zext(column, I64)
+        at = builder.add(args[3], builder.shl(wide, I64(4)))
+        return builder.load(_address(context, builder, signature.args[2], args[2], at, f32x16.llvm), align=1)
 
     return f32x16(columns, types.intp, x, types.intp), generate
 
@@ -267,12 +258,20 @@ def _tile_rest(masks, at, values, p, x, column, total, tall, wide):
     return p
 
 
+@compiled(forceinline=True)
+def _aligned(count):
+    """Float32 zeros that begin at a cache line."""
+    space = np.zeros(count + 16, np.float32)
+    start = (-space.ctypes.data % 64) // 4
+    return space[start : start + count]
+
+
 @compiled()
 def bitmap_expand(masks, values, starts, words, x, y, first, last):
     """Strips first..last by expanding. x (B, 64 * words), y (B, N); values readable 64 bytes beyond the end."""
     rows = y.shape[1]
     tiles = -(-words // TILE)
-    total = np.empty(STRIP * 16, np.float32)
+    total = _aligned(STRIP * 16)
     for strip in range(first, last):
         tall = min(STRIP, rows - strip * STRIP)
         for b in range(y.shape[0]):
@@ -290,7 +289,7 @@ def bitmap_expand(masks, values, starts, words, x, y, first, last):
 
 @compiled(forceinline=True)
 def _row_many(values, p, count, columns, c, x, base, y, at):
-    """y[row, 16 columns] += the row's non-zeros times their rows of x; four sums, or each would wait for the last."""
+    """y[16 columns from at on] += a row's non-zeros times their rows of x; four sums, lest each wait for the last."""
     a0 = load_f32x16(y, at)
     a1 = a2 = a3 = splat_f32(np.float32(0))
     whole = count // 4 * 4
@@ -304,16 +303,27 @@ def _row_many(values, p, count, columns, c, x, base, y, at):
     store_f32x16(y, at, add_f32(add_f32(a0, a1), add_f32(a2, a3)))
 
 
+@compiled(forceinline=True)
+def _write(total, chunk_size, y, first_row, tall):
+    """total (chunks, 64 rows, 16) into y (B, N)."""
+    for b in range(y.shape[0]):
+        at = b // 16 * chunk_size + b % 16
+        for r in range(tall):
+            y[b, first_row + r] = total[at + 16 * r]
+
+
 @compiled()
 def bitmap_visit(masks, values, starts, words, x, y, first, last):
-    """Strips first..last by visiting non-zeros. x (chunks, 64 * words, 16), y (chunks, N, 16), zero at the start."""
-    chunks, rows = y.shape[0], y.shape[1]
+    """Strips first..last by visiting non-zeros. x (chunks, 64 * words, 16), y (B, N)."""
+    chunks, rows = x.shape[0], y.shape[1]
     tiles = -(-words // TILE)
     columns = np.empty(STRIP * TILE * WORD + WORD, np.uint8)
     counts = np.empty(STRIP, np.int64)
+    total = _aligned(chunks * STRIP * 16)
     for strip in range(first, last):
         tall = min(STRIP, rows - strip * STRIP)
         at = strip * STRIP * words
+        total[:] = np.float32(0)
         for t in range(tiles):
             wide = min(TILE, words - t * TILE)
             p = starts[strip * tiles + t]
@@ -328,36 +338,27 @@ def bitmap_visit(masks, values, starts, words, x, y, first, last):
                 counts[r] = c - before
             for chunk in range(chunks):
                 flat_x = x[chunk].reshape(-1)
-                flat_y = y[chunk].reshape(-1)
                 base = t * TILE * WORD * 16
                 c = 0
                 for r in range(tall):
                     if chunk == 0:
                         prefetch(values, p + c + AHEAD)
                         prefetch(values, p + c + AHEAD + 32)
-                    _row_many(values, p + c, counts[r], columns, c, flat_x, base, flat_y, (strip * STRIP + r) * 16)
+                    to = (chunk * STRIP + r) * 16
+                    _row_many(values, p + c, counts[r], columns, c, flat_x, base, total, to)
                     c += counts[r]
+        _write(total, STRIP * 16, y, strip * STRIP, tall)
 
 
 @compiled()
-def bitmap_portable(masks, values, starts, words, x, y, first, last):
-    """The same sums, bit by bit. x (64 * words, B), y (N, B), zero at the start."""
-    rows = y.shape[0]
-    tiles = -(-words // TILE)
-    for strip in range(first, last):
-        tall = min(STRIP, rows - strip * STRIP)
-        at = strip * STRIP * words
-        p = starts[strip * tiles]
-        for t in range(tiles):
-            for r in range(tall):
-                out = y[strip * STRIP + r]
-                for w in range(min(TILE, words - t * TILE)):
-                    m = load_mask(masks, at)
-                    at += 1
-                    while m != np.uint64(0):
-                        row = x[(t * TILE + w) * WORD + lowest_one(m)]
-                        value = np.uint32(np.uint32(values[p]) << np.uint32(16)).view(np.float32)
-                        p += 1
-                        m &= m - np.uint64(1)
-                        for b in range(out.size):
-                            out[b] += value * row[b]
+def csr_visit(values, columns, starts, x, y, first, last):
+    """Rows first..last of a CSR weight. x (chunks, K, 16), y (B, N); values readable two bytes beyond the end."""
+    chunks = x.shape[0]
+    total = _aligned(chunks * 16)
+    for r in range(first, last):
+        total[:] = np.float32(0)
+        p = np.int64(starts[r])
+        count = np.int64(starts[r + 1]) - p
+        for chunk in range(chunks):
+            _row_many(values, p, count, columns, p, x[chunk].reshape(-1), 0, total, chunk * 16)
+        _write(total, 16, y, r, 1)

@@ -7,7 +7,7 @@ in the order of float32 additions.
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.kernels import simd, sparse_csr, sparse_kernels, sparse_tiled, validate
+from edgeinfer.kernels import simd, sparse_bitmap, sparse_common, sparse_csr, sparse_kernels, sparse_tiled, validate
 from edgeinfer.kernels.memory import aligned_empty
 from edgeinfer.kernels.sparse_bitmap import STRIP, WORD, BitmapWeight
 from edgeinfer.kernels.sparse_csr import CSRWeight
@@ -21,37 +21,41 @@ EXPAND, VISIT, VISIT_VALUE = 2.7, 2.3, 0.5
 SparseWeight = CSRWeight | BitmapWeight | TiledWeight
 
 
+NOT_FINITE = "x contains NaN or infinite values; a product with them means nothing."
+
+
 def _in_chunks(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
-    """(B, K) -> (chunks, columns, 16), zeros where there is no column or no row."""
-    chunks = -(-x.shape[0] // LANES)
-    out = _zeros((chunks, columns, LANES))
-    for i in range(chunks):
-        part = x[i * LANES : (i + 1) * LANES]
-        out[i, : x.shape[1], : part.shape[0]] = part.T
+    """(B, K) -> (chunks, columns, 16), zeros where there is no column or no row, at a cache line.
+
+    Loading a register that straddles two lines takes twice the time.
+    """
+    out = aligned_empty((-(-x.shape[0] // LANES), columns, LANES), np.float32)
+    if not sparse_common.spread_many(x, out):
+        raise ValueError(NOT_FINITE)
     return out
 
 
-def _zeros(shape: tuple[int, ...]) -> NDArray[np.float32]:
-    out = aligned_empty(shape, np.float32)  # a register that straddles two cache lines is loaded at half the speed
-    out[...] = 0
+def _in_rows(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """(B, K) -> (B, columns), zeros behind."""
+    out = aligned_empty((x.shape[0], columns), np.float32)
+    if not sparse_common.spread_one(x, out):
+        raise ValueError(NOT_FINITE)
     return out
 
 
-def _from_chunks(y: NDArray[np.float32], batch: int, rows: int) -> NDArray[np.float32]:
-    """(chunks, N, 16) -> (B, N)."""
-    return np.ascontiguousarray(y[:, :rows].transpose(0, 2, 1)).reshape(-1, rows)[:batch]
-
-
-def _csr(weight: CSRWeight, x: NDArray[np.float32], threads: int) -> NDArray[np.float32]:
-    rows = weight.shape[0]
+def _csr(weight: CSRWeight, x: NDArray[np.float32], threads: int, vector: bool) -> NDArray[np.float32]:
+    rows, columns = weight.shape
     parts = (weight.values, weight.columns, weight.starts)
+    y = np.empty((x.shape[0], rows), np.float32)
     if x.shape[0] == 1:
-        y = np.empty(rows, np.float32)
-        over_blocks(sparse_csr.csr_one, (*parts, x[0], y), rows, threads)
-        return y[None]
-    y = np.empty((rows, x.shape[0]), np.float32)
-    over_blocks(sparse_csr.csr_many, (*parts, np.ascontiguousarray(x.T), y), rows, threads)
-    return np.ascontiguousarray(y.T)
+        over_blocks(sparse_csr.csr_one, (*parts, _in_rows(x, columns)[0], y[0]), rows, threads)
+    elif vector:
+        over_blocks(sparse_kernels.csr_visit, (*parts, _in_chunks(x, columns), y), rows, threads)
+    else:
+        out = np.empty((rows, x.shape[0]), np.float32)
+        over_blocks(sparse_csr.csr_many, (*parts, np.ascontiguousarray(_in_rows(x, columns).T), out), rows, threads)
+        y[...] = out.T
+    return y
 
 
 def _bitmap(weight: BitmapWeight, x: NDArray[np.float32], threads: int, vector: bool) -> NDArray[np.float32]:
@@ -59,32 +63,28 @@ def _bitmap(weight: BitmapWeight, x: NDArray[np.float32], threads: int, vector: 
     words, strips, batch = -(-columns // WORD), -(-rows // STRIP), x.shape[0]
     parts = (weight.masks, weight.values, weight.starts, words)
     if not vector:
-        xt = np.zeros((words * WORD, batch), np.float32)
-        xt[:columns] = x.T
-        y = np.zeros((rows, batch), np.float32)
-        over_blocks(sparse_kernels.bitmap_portable, (*parts, xt, y), strips, threads)
-        return np.ascontiguousarray(y.T)
+        out = np.zeros((rows, batch), np.float32)
+        xt = np.ascontiguousarray(_in_rows(x, words * WORD).T)
+        over_blocks(sparse_bitmap.bitmap_portable, (*parts, xt, out), strips, threads)
+        return np.ascontiguousarray(out.T)
+    y = np.empty((batch, rows), np.float32)
     if batch * EXPAND <= VISIT + VISIT_VALUE * weight.nnz / (rows * words):
-        padded = np.zeros((batch, words * WORD), np.float32)
-        padded[:, :columns] = x
-        y = np.empty((batch, rows), np.float32)
-        over_blocks(sparse_kernels.bitmap_expand, (*parts, padded, y), strips, threads)
-        return y
-    y = _zeros((-(-batch // LANES), rows, LANES))
-    over_blocks(sparse_kernels.bitmap_visit, (*parts, _in_chunks(x, words * WORD), y), strips, threads)
-    return _from_chunks(y, batch, rows)
+        over_blocks(sparse_kernels.bitmap_expand, (*parts, _in_rows(x, words * WORD), y), strips, threads)
+    else:
+        over_blocks(sparse_kernels.bitmap_visit, (*parts, _in_chunks(x, words * WORD), y), strips, threads)
+    return y
 
 
 def _tiled(weight: TiledWeight, x: NDArray[np.float32], threads: int, vector: bool) -> NDArray[np.float32]:
     (tall, wide), (rows, columns) = weight.tile, weight.shape
     strips, padded = -(-rows // tall), -(-tall // 4) * 4
     xc = _in_chunks(x, columns)
-    y = _zeros((xc.shape[0], strips * padded, LANES))
+    y = aligned_empty((xc.shape[0], strips * padded, LANES), np.float32)
+    y[...] = 0
     kernel = sparse_tiled.tiled_vector if vector else sparse_tiled.tiled_portable
     over_blocks(kernel, (weight.entries, weight.starts, tall, wide, xc, y), strips, threads)
-    if padded != tall:
-        y = np.ascontiguousarray(y.reshape(-1, strips, padded, LANES)[:, :, :tall]).reshape(-1, strips * tall, LANES)
-    return _from_chunks(y, x.shape[0], rows)
+    y = y.reshape(-1, strips, padded, LANES)[:, :, :tall].reshape(-1, strips * tall, LANES)[:, :rows]
+    return np.ascontiguousarray(y.transpose(0, 2, 1)).reshape(-1, rows)[: x.shape[0]]
 
 
 def sparse_matmul(
@@ -95,7 +95,7 @@ def sparse_matmul(
     Args:
         packed: of `pack_csr`, `pack_bitmap` or `pack_tiled`; (N, K).
         x: (K,) or (B, K) float32, finite.
-        path: "auto", "simd" or "portable"; CSR has only the portable one.
+        path: "auto", "simd" or "portable"; for one column CSR has only the portable kernel.
         threads: rows are divided among so many threads; None means 1.
 
     Returns:
@@ -105,20 +105,18 @@ def sparse_matmul(
         TypeError: "sparse_matmul takes a weight of pack_csr, pack_bitmap or pack_tiled, got ndarray."
         ValueError: "x must have shape (256,) or (batch, 256) for this weight, got (128,)." and the like.
     """
-    if not isinstance(packed, CSRWeight | BitmapWeight | TiledWeight):
+    if not isinstance(packed, (CSRWeight, BitmapWeight, TiledWeight)):
         raise TypeError(
             f"sparse_matmul takes a weight of pack_csr, pack_bitmap or pack_tiled, got {type(packed).__name__}."
         )
-    rows = validate.finite_activations(x, packed.shape[1])
+    rows = validate.activations(x, packed.shape[1])
     threads = 1 if threads is None else threads
     if not len(rows):
         return np.zeros((0, packed.shape[0]), np.float32)
     if isinstance(packed, CSRWeight):
-        if simd.choose(path) and path == "simd":
-            raise ValueError("CSR has no vector kernel; use path='auto' or 'portable'.")
-        y = _csr(packed, rows, threads)
+        y = _csr(packed, rows, threads, simd.choose(path))
     elif isinstance(packed, BitmapWeight):
         y = _bitmap(packed, rows, threads, sparse_kernels.choose(path))
     else:
         y = _tiled(packed, rows, threads, simd.choose(path))
-    return y[0] if np.ndim(x) == 1 else y
+    return y[0] if x.ndim == 1 else y
