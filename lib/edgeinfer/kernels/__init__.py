@@ -16,6 +16,7 @@ from edgeinfer.kernels.attention_low_bit import attend_low_bit, exact_attention,
 from edgeinfer.kernels.awq import ActivationAware, activation_aware_scale
 from edgeinfer.kernels.bcq import BinaryCodedWeight, binary_coding, binary_matmul
 from edgeinfer.kernels.bits import pack_bits, unpack_bits
+from edgeinfer.kernels.float4 import Float4Weight, pack_float4, quantize_float4
 from edgeinfer.kernels.fused_decode import FusedDecoder
 from edgeinfer.kernels.gptq import gptq_quantize, output_error, second_moment
 from edgeinfer.kernels.hierarchical import HierarchicalNM, hierarchical_matmul, hierarchical_n_m
@@ -31,6 +32,8 @@ from edgeinfer.kernels.lookup import (
     quantize_sign,
 )
 from edgeinfer.kernels.low_rank import LowRank, low_rank_compensation
+from edgeinfer.kernels.mixed_temperature import MixedNetwork, activation_frequency, quantize_by_temperature
+from edgeinfer.kernels.mnn_weights import FileEmbedding
 from edgeinfer.kernels.n_m import NMWeight, activation_importance, n_m_bytes, n_m_mask, n_m_matmul, pack_n_m, prune_n_m
 from edgeinfer.kernels.n_m_permutation import Permutation, search_permutation
 from edgeinfer.kernels.outliers import OutlierSplit, outlier_columns, split_outliers
@@ -44,6 +47,7 @@ from edgeinfer.kernels.quantize import (
     quantize_per_channel,
     quantize_per_tensor,
 )
+from edgeinfer.kernels.shadow import ShadowLinear, shadow_linear
 from edgeinfer.kernels.sparse_bitmap import BitmapWeight, pack_bitmap
 from edgeinfer.kernels.sparse_csr import CSRWeight, pack_csr
 from edgeinfer.kernels.sparse_product import sparse_matmul
@@ -75,6 +79,8 @@ __all__ = [
     "BitmapWeight",
     "CSRWeight",
     "EncodedCache",
+    "FileEmbedding",
+    "Float4Weight",
     "FusedDecoder",
     "HierarchicalNM",
     "KernelLinear",
@@ -82,6 +88,7 @@ __all__ = [
     "LookupWeight",
     "LowBitCache",
     "LowRank",
+    "MixedNetwork",
     "NMWeight",
     "OutlierSplit",
     "PackedKV",
@@ -91,10 +98,12 @@ __all__ = [
     "QuantizedKV",
     "QuantizedModel",
     "QuantizedWeight",
+    "ShadowLinear",
     "TernaryWeight",
     "TiledWeight",
     "W4A8Weight",
     "activation_aware_scale",
+    "activation_frequency",
     "activation_importance",
     "any_precision_matmul",
     "any_precision_quantize",
@@ -131,6 +140,7 @@ __all__ = [
     "pack_bitmap",
     "pack_bits",
     "pack_csr",
+    "pack_float4",
     "pack_int2",
     "pack_int4",
     "pack_int8",
@@ -147,7 +157,9 @@ __all__ = [
     "prune_n_m",
     "quantization_error",
     "quantize_activations",
+    "quantize_by_temperature",
     "quantize_clipped",
+    "quantize_float4",
     "quantize_fp8",
     "quantize_groupwise",
     "quantize_keys",
@@ -159,6 +171,7 @@ __all__ = [
     "row_permutation",
     "search_permutation",
     "second_moment",
+    "shadow_linear",
     "sparse_matmul",
     "spatten",
     "split_outliers",
