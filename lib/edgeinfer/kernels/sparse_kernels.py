@@ -20,6 +20,7 @@ from edgeinfer.kernels.simd import (
     _address,
     _declare,
     _lanes,
+    _make_store,
     _splat,
     add_f32,
     compiled,
@@ -38,6 +39,7 @@ NEEDED_FEATURES = ("avx512vbmi2",)
 AHEAD = 2048  # values that the prefetch runs ahead of the loads
 I64, BIT = ir.IntType(64), ir.IntType(1)
 llvm.initialize_native_asmparser()  # for the one instruction that is written out below
+store_i16x32 = _make_store(i16x32)
 _AVAILABLE = simd.available() and not simd.missing_features(NEEDED_FEATURES)
 
 
@@ -264,6 +266,27 @@ def _aligned(count):
     space = np.zeros(count + 16, np.float32)
     start = (-space.ctypes.data % 64) // 4
     return space[start : start + count]
+
+
+@compiled()
+def bitmap_to_dense(masks, values, starts, words, dense, first, last):
+    """Strips first..last of the matrix itself. dense (N, 64 * words) uint16; no arithmetic, only expansion."""
+    rows = dense.shape[0]
+    tiles = -(-words // TILE)
+    flat = dense.reshape(-1)
+    for strip in range(first, last):
+        at = strip * STRIP * words
+        p = starts[strip * tiles]
+        for t in range(tiles):
+            for r in range(strip * STRIP, min((strip + 1) * STRIP, rows)):
+                for w in range(t * TILE, min((t + 1) * TILE, words)):
+                    m = load_mask(masks, at)
+                    to = (r * words + w) * WORD
+                    store_i16x32(flat, to, expand_low(values, p, m))
+                    p += count_ones(m & np.uint64(0xFFFFFFFF))
+                    store_i16x32(flat, to + 32, expand_high(values, p, m))
+                    p += count_ones(m >> np.uint64(32))
+                    at += 1
 
 
 @compiled()
