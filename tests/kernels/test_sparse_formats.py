@@ -24,7 +24,7 @@ PACKERS = {
 def some(rows, columns, density, seed):
     rng = np.random.default_rng(seed)
     weight = rng.standard_normal((rows, columns)).astype(np.float32)
-    return weight * (rng.random((rows, columns)) < density)
+    return np.where(rng.random((rows, columns)) < density, weight, np.float32(0))
 
 
 def rounded(weight):
