@@ -1,4 +1,4 @@
-"""What must hold of the evidence for structured sparsity and hybrids, whatever the machine: shares, bytes, misses, ends."""
+"""What must hold of the evidence for structured sparsity and hybrids on any machine: shares, bytes, misses, ends."""
 
 from functools import cache
 
