@@ -663,12 +663,12 @@ from torch.nn import functional
 
 del notes, stories, loud  # not needed any more; small machines are thankful
 length = {"default": 4096, "full": 16_384}.get(size, 4096)
-big_heads, big_channels = 8, 128
+big_heads, big_channels = 4, 128
 long_keys = rng.normal(size=(big_heads, length, big_channels)).astype(np.float32)
 long_values = rng.normal(size=(big_heads, length, big_channels)).astype(np.float32)
 q = rng.normal(size=(big_heads, big_channels)).astype(np.float32)
 last_level = measure.describe_machine().last_level_cache_bytes or 32 << 20
-cold = min(1.5 * last_level, 48 << 20)  # bytes that a contender walks through
+cold = min(1.5 * last_level, 32 << 20)  # bytes that a contender walks through
 
 
 def rotate(function, cache, nbytes):
