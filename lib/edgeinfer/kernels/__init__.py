@@ -50,7 +50,7 @@ from edgeinfer.kernels.quantize import (
 from edgeinfer.kernels.shadow import ShadowLinear, shadow_linear
 from edgeinfer.kernels.sparse_bitmap import BitmapWeight, pack_bitmap
 from edgeinfer.kernels.sparse_csr import CSRWeight, pack_csr
-from edgeinfer.kernels.sparse_product import sparse_matmul
+from edgeinfer.kernels.sparse_product import pack_sparse, sparse_matmul
 from edgeinfer.kernels.sparse_tiled import TiledWeight, pack_tiled
 from edgeinfer.kernels.spmm import CSR, csr_matmul, from_dense
 from edgeinfer.kernels.ternary import TernaryWeight, pack_ternary, pack_ternary_int2, ternarize, ternary_matmul
@@ -147,6 +147,7 @@ __all__ = [
     "pack_kv",
     "pack_lookup",
     "pack_n_m",
+    "pack_sparse",
     "pack_ternary",
     "pack_ternary_int2",
     "pack_tiled",

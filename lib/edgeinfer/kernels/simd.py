@@ -198,6 +198,16 @@ as_i16 = _make_bitcast(i8x64, i16x32)
 
 
 @intrinsic
+def fma_f32(typing, a, b, c):
+    """a * b + c, rounded once."""
+
+    def generate(context, builder, signature, args):
+        return builder.call(_declare(builder, "llvm.fma.v16f32", f32x16.llvm, [f32x16.llvm] * 3), args)
+
+    return f32x16(f32x16, f32x16, f32x16), generate
+
+
+@intrinsic
 def shift_right(typing, a, amount):
     """Shift every 16-bit lane right (zeros come in): with a mask after it, a shift of bytes, which AVX-512 lacks."""
 

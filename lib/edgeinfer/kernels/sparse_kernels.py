@@ -25,6 +25,7 @@ from edgeinfer.kernels.simd import (
     add_f32,
     compiled,
     f32x16,
+    fma_f32,
     i8x64,
     i16x32,
     i32x16,
@@ -133,16 +134,6 @@ def squeeze_columns(typing, array, index, mask, first):
 
 
 @intrinsic
-def fma(typing, a, b, c):
-    """a * b + c, rounded once."""
-
-    def generate(context, builder, signature, args):
-        return builder.call(_declare(builder, "llvm.fma.v16f32", f32x16.llvm, [f32x16.llvm] * 3), args)
-
-    return f32x16(f32x16, f32x16, f32x16), generate
-
-
-@intrinsic
 def even_values(typing, pairs):
     """Lanes 0, 2, 4, ... of 32 bfloat16 numbers as float32."""
 
@@ -206,10 +197,10 @@ def _word(values, p, m, x0, x1, x2, x3, a0, a1, a2, a3):
     """Sixty-four columns of a row: two registers of expanded values against four of activations."""
     low = expand_low(values, p, m)
     high = expand_high(values, p + count_ones(m & np.uint64(0xFFFFFFFF)), m)
-    a0 = fma(even_values(low), x0, a0)
-    a1 = fma(odd_values(low), x1, a1)
-    a2 = fma(even_values(high), x2, a2)
-    a3 = fma(odd_values(high), x3, a3)
+    a0 = fma_f32(even_values(low), x0, a0)
+    a1 = fma_f32(odd_values(low), x1, a1)
+    a2 = fma_f32(even_values(high), x2, a2)
+    a3 = fma_f32(odd_values(high), x3, a3)
     return p + count_ones(m), a0, a1, a2, a3
 
 
@@ -317,12 +308,12 @@ def _row_many(values, p, count, columns, c, x, base, y, at):
     a1 = a2 = a3 = splat_f32(np.float32(0))
     whole = count // 4 * 4
     for j in range(0, whole, 4):
-        a0 = fma(broadcast_value(values, p + j), row_of_x(columns, c + j, x, base), a0)
-        a1 = fma(broadcast_value(values, p + j + 1), row_of_x(columns, c + j + 1, x, base), a1)
-        a2 = fma(broadcast_value(values, p + j + 2), row_of_x(columns, c + j + 2, x, base), a2)
-        a3 = fma(broadcast_value(values, p + j + 3), row_of_x(columns, c + j + 3, x, base), a3)
+        a0 = fma_f32(broadcast_value(values, p + j), row_of_x(columns, c + j, x, base), a0)
+        a1 = fma_f32(broadcast_value(values, p + j + 1), row_of_x(columns, c + j + 1, x, base), a1)
+        a2 = fma_f32(broadcast_value(values, p + j + 2), row_of_x(columns, c + j + 2, x, base), a2)
+        a3 = fma_f32(broadcast_value(values, p + j + 3), row_of_x(columns, c + j + 3, x, base), a3)
     for j in range(whole, count):
-        a0 = fma(broadcast_value(values, p + j), row_of_x(columns, c + j, x, base), a0)
+        a0 = fma_f32(broadcast_value(values, p + j), row_of_x(columns, c + j, x, base), a0)
     store_f32x16(y, at, add_f32(add_f32(a0, a1), add_f32(a2, a3)))
 
 

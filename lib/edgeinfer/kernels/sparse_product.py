@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, sparse_bitmap, sparse_common, sparse_csr, sparse_kernels, sparse_tiled, validate
 from edgeinfer.kernels.memory import aligned_empty
-from edgeinfer.kernels.sparse_bitmap import STRIP, WORD, BitmapWeight
-from edgeinfer.kernels.sparse_csr import CSRWeight
+from edgeinfer.kernels.sparse_bitmap import STRIP, WORD, BitmapWeight, pack_bitmap
+from edgeinfer.kernels.sparse_csr import CSRWeight, pack_csr
 from edgeinfer.kernels.sparse_tiled import TiledWeight
 from edgeinfer.kernels.threads import over_blocks
 
@@ -85,6 +85,21 @@ def _tiled(weight: TiledWeight, x: NDArray[np.float32], threads: int, vector: bo
     over_blocks(kernel, (weight.entries, weight.starts, tall, wide, xc, y), strips, threads)
     y = y.reshape(-1, strips, padded, LANES)[:, :, :tall].reshape(-1, strips * tall, LANES)[:, :rows]
     return np.ascontiguousarray(y.transpose(0, 2, 1)).reshape(-1, rows)[: x.shape[0]]
+
+
+def pack_sparse(weight: NDArray[np.float32]) -> BitmapWeight | CSRWeight:
+    """The smaller of bitmap and CSR: one bit for every weight, or 16 bits for every non-zero.
+
+    Args:
+        weight: (N, K) float32; values are rounded to bfloat16.
+
+    Returns:
+        A bitmap, or CSR where about one weight in sixteen or fewer is left.
+    """
+    bitmap = pack_bitmap(weight)
+    rows, columns = bitmap.shape
+    index = 2 if columns <= sparse_csr.MOST_16_BIT else 4
+    return pack_csr(weight) if index * bitmap.nnz + 4 * rows < bitmap.masks.nbytes else bitmap
 
 
 def sparse_matmul(

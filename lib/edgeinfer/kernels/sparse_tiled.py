@@ -12,10 +12,9 @@ from numpy.typing import NDArray
 
 from edgeinfer.kernels.memory import in_huge_pages
 from edgeinfer.kernels.simd import (
-    add_f32,
     compiled,
+    fma_f32,
     load_f32x16,
-    mul_f32,
     prefetch,
     splat_f32,
     store_f32x16,
@@ -121,10 +120,10 @@ def _dense_rows(scratch, wide, r, x, x_at, count, y, y_at):
     at = r * wide
     for k in range(count):
         row = load_f32x16(x, x_at + 16 * k)
-        a0 = add_f32(a0, mul_f32(splat_f32(scratch[at + k]), row))
-        a1 = add_f32(a1, mul_f32(splat_f32(scratch[at + wide + k]), row))
-        a2 = add_f32(a2, mul_f32(splat_f32(scratch[at + 2 * wide + k]), row))
-        a3 = add_f32(a3, mul_f32(splat_f32(scratch[at + 3 * wide + k]), row))
+        a0 = fma_f32(splat_f32(scratch[at + k]), row, a0)
+        a1 = fma_f32(splat_f32(scratch[at + wide + k]), row, a1)
+        a2 = fma_f32(splat_f32(scratch[at + 2 * wide + k]), row, a2)
+        a3 = fma_f32(splat_f32(scratch[at + 3 * wide + k]), row, a3)
     store_f32x16(y, y_at, a0)
     store_f32x16(y, y_at + 16, a1)
     store_f32x16(y, y_at + 32, a2)
