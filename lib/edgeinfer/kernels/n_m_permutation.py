@@ -189,6 +189,18 @@ def _group_columns(
     return columns[best.reshape(-1)], history
 
 
+@compiled()
+def _fill(closest, size, count, member):
+    """Give rows to clusters of `size`, the closest pairs (row * count + cluster) first, while there is room."""
+    room = np.full(count, size)
+    member[:] = -1
+    for place in closest:
+        row, cluster = place // count, place % count
+        if member[row] < 0 and room[cluster] > 0:
+            member[row] = cluster
+            room[cluster] -= 1
+
+
 def _deal_rows(
     importance: NDArray[np.float32], vector_rows: int, kept: int, rounds: int, rng: np.random.Generator
 ) -> tuple[NDArray[np.int64], list[float]]:
@@ -234,13 +246,7 @@ def _cluster(
     member = np.zeros(len(rows), np.int64)
     for _ in range(3):
         closeness = points @ centres.T
-        room = np.full(count, size)
-        taken = np.zeros(len(rows), bool)
-        for place in np.argsort(-closeness, axis=None, kind="stable"):  # the closest pairs first, while there is room
-            row, cluster = divmod(int(place), count)
-            if not taken[row] and room[cluster]:
-                member[row], taken[row] = cluster, True
-                room[cluster] -= 1
+        _fill(np.argsort(-closeness, axis=None, kind="stable"), size, count, member)
         centres = np.stack([points[member == c].mean(0) for c in range(count)])
     return rows[np.argsort(member, kind="stable")].reshape(count, size)
 
