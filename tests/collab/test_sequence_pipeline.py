@@ -53,6 +53,9 @@ def test_a_wrong_prompt_gets_one_sentence_and_the_pipeline_goes_on(pipeline, tex
         pipeline.prefill(torch.zeros(2, 4, dtype=torch.int64))
     with pytest.raises(ValueError, match="chunk must be at least 1 token"):
         pipeline.prefill(text[:5], 0)
+    with pytest.raises(ValueError, match="max_new_tokens must be at least 1, got 0"):
+        pipeline.generate([text[:5]], 0)
+    assert pipeline.generate([], 3) == []
     assert pipeline.prefill(text[:5]).shape == (1, 1024)
 
 
@@ -65,6 +68,20 @@ def test_a_killed_stage_is_named_and_no_process_is_left(text):
     with pytest.raises(StageError, match="this pipeline is closed"):
         running.prefill(text)
     running.close()
+
+
+def test_what_is_broken_off_in_the_middle_closes_the_pipeline(text, monkeypatch):
+    # Else the answers that are still on their way would be taken for those of the next prompt.
+    with SequencePipeline("draft", stages=1) as running:
+
+        def interrupted(*kinds):
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(running, "_next", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            running.prefill(text[:20])
+        with pytest.raises(StageError, match="this pipeline is closed"):
+            running.prefill(text[:20])
 
 
 def test_an_error_inside_a_stage_is_told_in_its_own_words(text):

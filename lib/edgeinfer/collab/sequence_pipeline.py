@@ -15,6 +15,7 @@ import struct
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -240,11 +241,21 @@ class SequencePipeline:
 
         count = len(self._chunks(tokens, chunk))
         kind = SCORE if every_token else PROMPT
-        self._send(kind, 0, tokens, chunk)
-        parts = [self._next(kind)[1] for _ in range(count)]
-        self._send(FORGET)
-        self._next(FORGET)
+        with self._whole():
+            self._send(kind, 0, tokens, chunk)
+            parts = [self._next(kind)[1] for _ in range(count)]
+            self._send(FORGET)
+            self._next(FORGET)
         return torch.cat(parts if every_token else parts[-1:])
+
+    @contextlib.contextmanager
+    def _whole(self) -> Iterator[None]:
+        """What is broken off in the middle (Ctrl-C) leaves messages on their way: then the pipeline is closed."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
 
     def generate(self, prompts: list[Tensor], max_new_tokens: int, chunk: int = 64) -> list[list[int]]:
         """Continue several independent prompts greedily; while one sequence is in one stage, others are in the rest.
@@ -256,23 +267,30 @@ class SequencePipeline:
 
         Returns:
             The new tokens of each prompt, as `models.generate` would give them one by one.
+
+        Raises:
+            ValueError: "max_new_tokens must be at least 1, got 0", or a prompt that is none.
+            StageError: when a stage ends before its work is done.
         """
         import torch
 
+        if max_new_tokens < 1:
+            raise ValueError(f"max_new_tokens must be at least 1, got {max_new_tokens}")
         waiting = {n: len(self._chunks(prompt, chunk)) for n, prompt in enumerate(prompts)}
         answers: list[list[int]] = [[] for _ in prompts]
-        for number, prompt in enumerate(prompts):
-            self._send(PROMPT, number, prompt, chunk)
-        for _ in range(sum(waiting.values()) + len(prompts) * (max_new_tokens - 1)):
-            sequence, logits = self._next(PROMPT, STEP)
-            waiting[sequence] = max(waiting[sequence] - 1, 0)
-            if waiting[sequence] == 0:
-                answers[sequence].append(int(logits[-1].argmax()))
-                if len(answers[sequence]) < max_new_tokens:
-                    self._send(STEP, sequence, torch.tensor(answers[sequence][-1:]), 1)
-        for number in range(len(prompts)):
-            self._send(FORGET, number)
-            self._next(FORGET)
+        with self._whole():
+            for number, prompt in enumerate(prompts):
+                self._send(PROMPT, number, prompt, chunk)
+            for _ in range(sum(waiting.values()) + len(prompts) * (max_new_tokens - 1)):
+                sequence, logits = self._next(PROMPT, STEP)
+                waiting[sequence] = max(waiting[sequence] - 1, 0)
+                if waiting[sequence] == 0:
+                    answers[sequence].append(int(logits[-1].argmax()))
+                    if len(answers[sequence]) < max_new_tokens:
+                        self._send(STEP, sequence, torch.tensor(answers[sequence][-1:]), 1)
+            for number in range(len(prompts)):
+                self._send(FORGET, number)
+                self._next(FORGET)
         return answers
 
     @staticmethod

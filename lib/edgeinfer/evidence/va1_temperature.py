@@ -30,11 +30,13 @@ class Mixture:
     Attributes:
         perplexity: on held-out text.
         bits: stored bits of a weight of the feed-forward networks, scales and zero points included.
+        stored: their bytes.
         read: bytes of these networks that a held-out token reads, up and down of cold neurons only where they fire.
     """
 
     perplexity: float
     bits: float
+    stored: int
     read: float
 
 
@@ -102,8 +104,8 @@ class Neurons:
             if network.cold.parts:
                 gate = network.cold.parts["gate"].nbytes
                 read += gate + float(self._fires[layer][network.cold.index].mean()) * (network.cold.nbytes - gate)
-        count = sum(3 * n.shape[0] * n.shape[1] for n in networks)
-        return Mixture(self.subject.perplexity(weights), 8 * sum(n.nbytes for n in networks) / count, read)
+        count, stored = sum(3 * n.shape[0] * n.shape[1] for n in networks), sum(n.nbytes for n in networks)
+        return Mixture(self.subject.perplexity(weights), 8 * stored / count, stored, read)
 
 
 @evidence("powerinfer-2")
@@ -133,8 +135,7 @@ def powerinfer_2() -> Evidence:
                  f"{m.bits:.2f} {stored}") for name, m in harsh.items()],
         Result("perplexity, quarter at 8 bits, rest 2, at random", mean, "1", "measured",
                f"mean of three draws, {spread[0]:.2f} to {spread[1]:.2f}"),
-        Result("bytes a token reads over all bytes, hot 8, cold 4",
-               8 * mild.read / (mild.bits * 3 * neurons.layers * frequency[0].size * 256), "1", "measured",
+        Result("bytes a token reads over all bytes, hot 8, cold 4", mild.read / mild.stored, "1", "measured",
                "cold neurons' up and down only where the gate is positive"),
     ]  # fmt: skip
     claim = Claim(
