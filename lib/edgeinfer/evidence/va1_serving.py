@@ -201,8 +201,8 @@ def jupiter() -> Evidence:
     )
     reason = (
         f"Shape only: the logits are those of one process, {seen}. The paper's figure compares with other systems on a "
-        "slow network, which is not rebuilt. The outline is given by hand: the model of this book is too small to write "
-        "one. Speculation is left to a later page."
+        "slow network, which is not rebuilt. The outline is given by hand: the model of this book is too small to "
+        "write one. Speculation is left to a later page."
     )
     return Evidence(claim, results, bool(holds), reason)
 
