@@ -3,7 +3,7 @@
 #
 # The weights of a model are read once per token, however long the text is. The **KV cache** grows with the text: every
 # token leaves a key and a value in every layer, and every new token reads them all. In this lab you make the cache
-# smaller, in four ways, and let a real model say which of them it can bear.
+# smaller, or read less of it, in four ways, and let a real model say which of them it can bear.
 #
 # **You will be able to**
 # - choose the axis along which keys share a grid, and show what the wrong one costs,
@@ -119,8 +119,9 @@ print(f"a token leaves {float16_bytes} bytes in the cache, at 16 bits per number
 #
 # ### Exercise 1: a grid for each channel
 #
-# Take the keys of one head: a row for each token, a column for each channel. Some channels lie far from zero in
-# **every** token. So a grid should belong to a channel, and to a **group** of consecutive tokens (you will see why):
+# Take the keys of one head: a row for each token, a column for each channel. In large models some channels are far from
+# zero in **every** token. So KIVI, whose layout you build here, gives a grid to a channel, and to a **group** of
+# consecutive tokens (you will see why):
 #
 # $$\text{key} \approx \text{low} + \text{scale} \cdot \text{code}, \qquad
 # \text{low} = \min, \quad \text{scale} = \frac{\max - \min}{2^{\text{bits}} - 1}$$
@@ -227,6 +228,8 @@ for bits in (8, 4, 2):
         table[bits, key_axis, value_axis] = quality(few_bits, loud)
         recall, perplexity = table[bits, key_axis, value_axis]
         print(f"{bits:4}  {key_axis:23}  {value_axis:13}  {recall:6.2f}  {perplexity:10.2f}")
+quiet = quality(lambda keys, values: (rounded(keys, 2, "tokens"), rounded(values, 2, "channels")))
+print(f"2 bits, keys per channel, without loud channels: recall {quiet[0]:.2f}, perplexity {quiet[1]:.2f}")
 print(
     f"2 bits, keys per token: recall {table[2, 'channels', 'channels'][0]:.2f}  "
     f"(you predicted: {recall_with_grids_per_token})"
@@ -279,8 +282,8 @@ def append_token(codes, scale, low, recent, key, bits, group_size):
 lab.check("append_token", append_token)
 
 # %% [markdown] id="stream_text"
-# Let real keys of one head come in, one after the other. On the left, how many codes that were already stored had to be
-# written again with your groups. On the right, with a single grid per channel over all tokens so far.
+# Let real keys of one head come in, one after the other. How many codes that were already stored have to be written
+# again, with your groups, and with a single grid per channel over all tokens so far? (A code may count more than once.)
 
 # %% id="stream"
 append = lab.fallback("append_token", append_token, kv_steps.append_to_grids)
@@ -299,7 +302,7 @@ for count, key in enumerate(arriving, 1):
     rewritten_whole += int((now[:-1] != whole).sum())
     whole = now
 print(f"{count} tokens: {len(state[0])} coded, {len(state[3])} recent")
-print(f"codes written again: {rewritten} with groups, {rewritten_whole} with one grid per channel (of {state[0].size})")
+print(f"of {state[0].size} codes stored, written again: {rewritten} with groups, {rewritten_whole} without groups")
 at_once = per_channel(arriving[: len(state[0])], 4, group_size)
 print("the same codes as all at once:", bool((state[0] == at_once[0]).all()))
 
@@ -450,8 +453,8 @@ lab.check("filter_keys", filter_keys)
 
 # %% [markdown] id="filter_text"
 # Into the model, by its `attention` hook: every head of every layer filters for each new token. (A key channel is
-# multiplied by its scale; the hook moves that scale into the query, so that the codes alone decide.) Bytes are what a
-# query reads: two bits of all keys, two more of the survivors, and 16 bits per number of what is left.
+# multiplied by its scale; the hook moves that scale into the query, so that the codes alone decide.) Bytes are what the
+# query of one head reads: two bits of all keys, two more of the survivors, and 16 bits per number of what is left.
 
 # %% id="filter"
 alive_after = lab.fallback("filter_keys", filter_keys, kv_steps.filter_rounds)
@@ -583,7 +586,7 @@ def cascading(shares, read_shares):
 steps = np.arange(layers)
 cascaded = {}
 print("schedule            keys read   recall   perplexity")
-for target in (0.9, 0.8, 0.7):
+for target in (0.9, 0.75, 0.6):
     slope = (1 - target) * 2 * layers / (layers - 1)  # so that layers read the share `target` on average
     gentle = 1 - slope * (steps + 1) / layers
     late = np.where(steps < layers // 2 - 1, 1.0, 1 - (1 - target) * 2)
@@ -605,8 +608,8 @@ for target in (0.9, 0.8, 0.7):
 
 # %% id="quality_plot" mystnb={"image": {"alt": "Recall against share of cache bytes read, for the four methods."}}
 curves = {
-    "keys per channel": {coded_bytes[b] / float16_bytes: table[b, "tokens", "channels"][0] for b in (8, 4, 2)},
-    "keys per token": {coded_bytes[b] / float16_bytes: table[b, "channels", "channels"][0] for b in (8, 4, 2)},
+    "codes, keys per channel": {coded_bytes[b] / float16_bytes: table[b, "tokens", "channels"][0] for b in (8, 4, 2)},
+    "codes, keys per token": {coded_bytes[b] / float16_bytes: table[b, "channels", "channels"][0] for b in (8, 4, 2)},
     "MiniCache, one pair": {cost: recall for (number, cost), recall in merged.items() if number == 1},
     "MiniCache, two pairs": {cost: recall for (number, cost), recall in merged.items() if number == 2},
     "Energon": {cost: value[0] for cost, value in filtered.items()},
@@ -776,6 +779,9 @@ _ = measure.roofline(limits, points, title="Attention of one token: the same wor
 # %% [markdown] id="further"
 # ## Go further
 #
+# - **Read on.** KIVI (arXiv:2402.02750): the layout of exercises 1 and 2. MiniCache (arXiv:2405.14366): exercise 3.
+#   Energon (arXiv:2110.09310): exercise 4. SpAtten (arXiv:2012.09852): exercise 5. Which of their claims did this small
+#   model bear out, and which not?
 # - **Without any scale.** A byte as a float of 8 bits needs no grid at all, so a token can be appended at once. MNN-LLM
 #   stores values that way: `edgeinfer.kernels.kv_fp8`. Put it in place of `rounded` for the values. What does it cost
 #   against 8-bit grids?
