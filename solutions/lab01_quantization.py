@@ -114,9 +114,9 @@ for bits in (8, 6, 5, 4, 3, 2):
 # grid of its own. And if the weights of a group lie between −0.1 and 0.7, do not waste codes on −0.7: let the grid
 # start at the smallest weight and end at the largest. The code that means 0 is the **zero point**:
 #
-# $$w \approx \text{scale} \cdot (\text{code} - \text{zero\_point}), \qquad
+# $$w \approx \text{scale} \cdot (\text{code} - \mathrm{zero\_point}), \qquad
 # \text{scale} = \frac{\text{high} - \text{low}}{2^b - 1}, \qquad
-# \text{zero\_point} = \text{round}\Big(\frac{-\text{low}}{\text{scale}}\Big)$$
+# \mathrm{zero\_point} = \text{round}\Big(\frac{-\text{low}}{\text{scale}}\Big)$$
 #
 # with low = min(0, smallest weight) and high = max(0, largest weight), so that 0 itself is always on the grid.
 
@@ -221,8 +221,8 @@ print(f"4 bits, groups of 64: {at_4['per group of 64']:.2f} times  (you predicte
 # Small weights are only half of the story. To be fast, the product itself has to be one of small integers. Let the
 # activations be codes as well, x = x_scale · x_code (symmetric, no zero point). Inside one group
 #
-# $$\sum_k \text{scale}\,(c_k - z)\; \text{x\_scale}\; x_k
-# = \text{scale} \cdot \text{x\_scale} \cdot \Big( \underbrace{\textstyle\sum_k c_k x_k}_{\text{integers}}
+# $$\sum_k \text{scale}\,(c_k - z)\; \mathrm{x\_scale}\; x_k
+# = \text{scale} \cdot \mathrm{x\_scale} \cdot \Big( \underbrace{\textstyle\sum_k c_k x_k}_{\text{integers}}
 # - z \underbrace{\textstyle\sum_k x_k}_{?} \Big)$$
 #
 # The zero point meets a sum. Which one? (Leaving it out, or putting the number of columns there, is the classical

@@ -143,7 +143,7 @@ lab.check("build_tables", build_tables)
 #
 # $$y_n = \sum_{\text{groups}} \text{scale} \cdot \Big( \sum_b \frac{2^b}{2}
 # \underbrace{\textstyle\sum s_b x}_{\text{look-ups}}
-# + \big(\tfrac{2^{\text{bits}} - 1}{2} - \text{zero\_point}\big)
+# + \big(\tfrac{2^{\text{bits}} - 1}{2} - \mathrm{zero\_point}\big)
 # \underbrace{\textstyle\sum x}_{\text{also in the table}} \Big)$$
 #
 # Where in a table does the sum of its activations stand?

@@ -53,3 +53,10 @@ def test_the_binder_environment_takes_the_versions_that_were_tested():
     binder = (ROOT / ".binder" / "requirements.txt").read_text()
     assert f"torch=={pinned['torch']}+cpu" in binder and "-r ../requirements.txt" in binder
     assert (ROOT / ".binder" / "runtime.txt").read_text() == (ROOT / "runtime.txt").read_text() == "python-3.11\n"
+
+
+def test_no_formula_shows_a_backslash():
+    # MathJax takes \text{} literally: an underscore in a name belongs into \mathrm{a\_b}.
+    pages = [*(ROOT / "book").rglob("*.md"), *(ROOT / "solutions").glob("*.py")]
+    wrong = [p.name for p in pages if re.search(r"\\text\{[^}]*\\_[^}]*\}", p.read_text(encoding="utf-8"))]
+    assert wrong == []
