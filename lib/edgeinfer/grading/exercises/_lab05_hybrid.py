@@ -141,10 +141,10 @@ def _says(name: str, says: str) -> Misconception:
 
 TILES = Exercise(
     name="assign_tiles",
-    contract="times_hot, times_cold float64 (T,) in us, bytes_hot, bytes_cold float64 (T,), bandwidth float in bytes "
-    "per  us -> hot bool (T,), True where the hot worker takes the tile: finished, after max(sum of hot times, sum "
-    "of cold  times, all moved bytes / bandwidth), no later than the best cut of the tiles sorted by times_cold / "
-    "times_hot",
+    contract="times_hot, times_cold float64 (T,) in us, all above 0, bytes_hot, bytes_cold float64 (T,), bandwidth "
+    "float in bytes  per  us -> hot bool (T,), True where the hot worker takes the tile: finished, after max(sum of "
+    "hot times, sum  of cold  times, all moved bytes / bandwidth), no later than the best cut of the tiles sorted by "
+    "times_cold /  times_hot",
     make_cases=_tile_cases,
     oracle=_best_cut,
     returns=(Returns("hot"),),

@@ -10,6 +10,6 @@ from edgeinfer.grading.exercises._lab05_prune import PRUNE
 
 LAB = Lab(
     name="lab05_structured_sparsity",
-    setup="import numpy as np",
+    setup="import itertools\nimport numpy as np",  # as in the lab's own imports
     exercises=[PRUNE, PACK, MATVEC, SEARCH, MLP, LEVELS, TILES, WINDOW, UNITS],
 )
