@@ -161,21 +161,21 @@ def no_guard(keys, bits, group_size):
     return codes, scale, low
 
 
-@mutants.wrong("quantize_keys")
+@mutants.wrong("quantize_keys", named="middle-instead-of-low")
 def middle_instead_of_low(keys, bits, group_size):
     grouped, low, scale = spread(keys, bits, group_size)
     codes, _, _ = finish(grouped, low, scale, keys.shape)
     return codes, scale, low + scale * (2**bits - 1) / 2
 
 
-@mutants.wrong("quantize_keys")
+@mutants.wrong("quantize_keys", named="inverse-scale")
 def inverse_scale(keys, bits, group_size):
     grouped, low, scale = spread(keys, bits, group_size)
     codes, _, _ = finish(grouped, low, scale, keys.shape)
     return codes, 1 / scale, low
 
 
-@mutants.wrong("quantize_keys")
+@mutants.wrong("quantize_keys", named="decoded-keys")
 def decoded_instead_of_codes(keys, bits, group_size):
     grouped, low, scale = spread(keys, bits, group_size)
     codes, _, _ = finish(grouped, low, scale, keys.shape)
@@ -305,26 +305,26 @@ def no_guard_for_the_group(codes, scale, low, recent, key, bits, group_size):
     return np.vstack([codes, new]), np.vstack([scale, step]), np.vstack([low, start]), recent[:0]
 
 
-@mutants.wrong("append_token")
+@mutants.wrong("append_token", named="loses-the-new-token")
 def loses_the_new_token(codes, scale, low, recent, key, bits, group_size):
     if len(recent) + 1 < group_size:
         return codes, scale, low, np.concatenate([recent, key[None]])
     return codes, scale, low, recent
 
 
-@mutants.wrong("append_token")
+@mutants.wrong("append_token", named="flat-recent")
 def flat_empty_recent(codes, scale, low, recent, key, bits, group_size):
     out = as_in_the_text(codes, scale, low, recent, key, bits, group_size)
     return out[0], out[1], out[2], out[3] if len(out[3]) else np.array([])
 
 
-@mutants.wrong("append_token")
+@mutants.wrong("append_token", named="grid-per-token")
 def grid_per_token_in_the_group(codes, scale, low, recent, key, bits, group_size):
     recent = np.concatenate([recent, key[None]])
     if len(recent) < group_size:
         return codes, scale, low, recent
-    new, step, start = one_grid_per_token(recent + np.arange(len(key)) * 1e-6, bits, group_size)
-    return np.vstack([codes, new]), np.r_[scale.ravel(), step], np.r_[low.ravel(), start], recent[:0]
+    new, step, start = (np.broadcast_to(part, recent.shape) for part in keeps_dimensions(recent, bits, group_size))
+    return np.vstack([codes, new]), np.vstack([scale, step]), np.vstack([low, start]), recent[:0]
 
 
 # ---------------------------------------------------------------- merge_layers
@@ -483,14 +483,14 @@ def divides_by_zero(lower, upper, t, keep):
     return direction, norms(lower, upper), np.sort(np.argsort(-angle[:, 0])[:keep])
 
 
-@mutants.wrong("merge_layers")
+@mutants.wrong("merge_layers", named="cosine-taken-for-the-angle")
 def cosine_taken_for_the_angle(lower, upper, t, keep):
     cosine = (unit_rows(lower) * unit_rows(upper)).sum(1, keepdims=True)
     direction = (np.sin((1 - t) * cosine) * unit_rows(lower) + np.sin(t * cosine) * unit_rows(upper)) / np.sin(cosine)
     return direction, norms(lower, upper), farthest(lower, upper, keep)
 
 
-@mutants.wrong("merge_layers")
+@mutants.wrong("merge_layers", named="channels-instead-of-tokens")
 def channels_instead_of_tokens(lower, upper, t, keep):
     return arc(lower.T, upper.T, t).T, norms(lower, upper), farthest(lower, upper, keep)
 
@@ -658,18 +658,18 @@ def above_only(query, keys, alpha):
     return first, first & (exact > threshold(exact[first], alpha))
 
 
-@mutants.wrong("filter_keys")
+@mutants.wrong("filter_keys", named="second-round-only")
 def one_number_too_few(query, keys, alpha):
     return rounds_as_written(query, keys, alpha)[1]
 
 
-@mutants.wrong("filter_keys")
+@mutants.wrong("filter_keys", named="numbers-instead-of-masks")
 def numbers_instead_of_masks(query, keys, alpha):
     first, second = rounds_as_written(query, keys, alpha)
     return np.flatnonzero(first), np.flatnonzero(second)
 
 
-@mutants.wrong("filter_keys")
+@mutants.wrong("filter_keys", named="by-magnitude")
 def by_magnitude(query, keys, alpha):
     rough, exact = (np.abs(s) for s in scores(query, keys))
     return two_rounds(query, keys, rough, exact, alpha)
@@ -796,7 +796,7 @@ def starts_from_zero_elsewhere(importance, alive, probabilities, keep):
     return total, best(alive, total[alive], keep)
 
 
-@mutants.wrong("cascade_prune")
+@mutants.wrong("cascade_prune", named="importance-of-the-living-only")
 def importance_of_the_living_only(importance, alive, probabilities, keep):
     total = importance[alive] + probabilities.sum((0, 1))
     return total, best(alive, total, keep)

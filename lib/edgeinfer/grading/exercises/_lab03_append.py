@@ -88,9 +88,6 @@ def _mistaken_append(
     if grid == "last" and len(scale):
         step, start = scale[-1:], low[-1:]
         fresh = np.clip(np.rint((now - start) / step), 0, 2**bits - 1).astype(np.uint8), step, start
-    elif grid == "token":
-        fresh = per_token(now, bits, group_size, keep=True)
-        fresh = fresh[0], np.resize(fresh[1], (1, len(key))), np.resize(fresh[2], (1, len(key)))
     else:
         fresh = mistaken_grid(now, bits, len(now))
     pairs = zip((codes, scale, low), fresh, strict=True)
@@ -123,6 +120,27 @@ def _one_too_early(*args: Any) -> Cache:
     return grown[0], grown[1], grown[2], key[None]
 
 
+def _token_grids(*args: Any) -> Cache:
+    codes, scale, low, recent, key, bits, group_size = args
+    if len(recent) + 1 < group_size:
+        return _mistaken_append(*args)
+    group = np.concatenate([recent, key[None]])
+    new, step, start = per_token(group, bits, group_size, keep=True)
+    wide = np.ones((1, len(key)))
+    return np.concatenate([codes, new]), np.vstack([scale, step * wide]), np.vstack([low, start * wide]), recent[:0]
+
+
+def _loses(*args: Any) -> Cache:
+    codes, scale, low, recent, key, _, group_size = args
+    full = len(recent) + 1 == group_size
+    return codes, scale, low, recent if full else np.concatenate([recent, key[None]])
+
+
+def _flat(*args: Any) -> Cache:
+    *grids, recent = _mistaken_append(*args)
+    return grids[0], grids[1], grids[2], recent if len(recent) else np.zeros(0)
+
+
 APPEND = Exercise(
     name="append_token",
     contract="codes uint8 (C, D), scale floating (C // group_size, D), low floating (C // group_size, D): the coded "
@@ -132,9 +150,9 @@ APPEND = Exercise(
     make_cases=_append_cases,
     oracle=_append,
     returns=(
-        Returns("codes", dtype="uint8"),
-        Returns("scale", dtype="floating"),
-        Returns("low", dtype="floating"),
+        Returns("codes", dtype="uint8", atol=1e-4),
+        Returns("scale", dtype="floating", rtol=1e-4),
+        Returns("low", dtype="floating", rtol=1e-4, atol=1e-5),
         Returns("recent", dtype="floating"),
     ),
     accept=_append_ok,
@@ -187,6 +205,22 @@ APPEND = Exercise(
             recognises=lambda args, got, want: any(
                 not np.allclose(g[: len(a)], a, rtol=1e-6, atol=0) for g, a in zip(got[:3], args[:3], strict=True)
             ),
+        ),
+        Misconception(
+            "loses-the-new-token",
+            "The token that makes the group full is lost: it is neither coded nor in `recent`.",
+            produces=_loses,
+        ),
+        Misconception(
+            "flat-recent",
+            "An empty `recent` still has D columns: shape (0, D), as recent[:0] gives it, not (0,).",
+            produces=_flat,
+        ),
+        Misconception(
+            "grid-per-token",
+            "The new group got a grid for each token. Keys share a grid along the tokens of a group, one per channel: "
+            "call your quantize_keys.",
+            produces=_token_grids,
         ),
         Misconception(
             "zero-division",

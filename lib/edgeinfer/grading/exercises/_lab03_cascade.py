@@ -83,6 +83,11 @@ def _last_query(*args: Any) -> Alive:
     return _mistaken_cascade(args[0], args[1], args[2][:, -1:], args[3])
 
 
+def _living_only(*args: Any) -> Alive:
+    total, alive = _mistaken_cascade(*args)
+    return total[args[1]], alive
+
+
 CASCADE = Exercise(
     name="cascade_prune",
     contract="importance float64 (T,): what each token has gathered in earlier layers; alive int64 (A,): the tokens "
@@ -160,6 +165,11 @@ CASCADE = Exercise(
             "last-query-only",
             "Only the last query was counted: sum over all queries.",
             produces=_last_query,
+        ),
+        Misconception(
+            "importance-of-the-living-only",
+            "The importance of the living alone comes back. The next layer needs a place for each of the T tokens.",
+            produces=_living_only,
         ),
         Misconception(
             "forgets-the-pruned",

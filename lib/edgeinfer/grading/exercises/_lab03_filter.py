@@ -77,6 +77,7 @@ def _mistaken_filter(
     softmax: bool = False,
     overflow: bool = False,
     query_too: bool = False,
+    magnitude: bool = False,
 ) -> Masks:
     """The two rounds with one screw loose."""
     q, k = query.astype(np.int64), keys.astype(np.int64)
@@ -97,7 +98,7 @@ def _mistaken_filter(
     alive = np.ones(len(k), bool)
     masks = []
     for scores in (rough, exact):
-        s = scores.astype(np.float64)
+        s = np.abs(scores.astype(np.float64)) if magnitude else scores.astype(np.float64)
         if softmax:
             e = np.exp((s - s[alive].max()) / np.sqrt(len(q)))
             s = e / e[alive].sum()
@@ -224,6 +225,23 @@ FILTER = Exercise(
             "median-instead-of-mean",
             "You took the median: it drops half of the keys each time, whatever the scores are. The mean follows them.",
             produces=partial(_mistaken_filter, middle="median"),
+        ),
+        Misconception(
+            "by-magnitude",
+            "You filter by the magnitude of the score. A very negative score means that the key does NOT matter: the "
+            "softmax makes it nearly 0.",
+            produces=partial(_mistaken_filter, magnitude=True),
+        ),
+        Misconception(
+            "numbers-instead-of-masks",
+            "These are the numbers of the living keys; return masks, one bool for each key.",
+            produces=lambda q, k, a: tuple(np.flatnonzero(m) for m in _filtered(q, k, a)),
+        ),
+        Misconception(
+            "second-round-only",
+            "Only the result of round 2 is returned. The first mask is needed as well: it says how many low bits are "
+            "read.",
+            produces=lambda q, k, a: _filtered(q, k, a)[1],
         ),
         Misconception(
             "drops-equals",

@@ -133,6 +133,19 @@ def _integer_zero(keys: np.ndarray, bits: int, group_size: int) -> Grid:
     return codes, scale, np.rint(-low / scale).astype(np.float32)
 
 
+def _grid_told_otherwise(keys: np.ndarray, bits: int, group_size: int, tells: str) -> Grid:
+    """The right grid, of which something else is returned."""
+    codes, scale, low = per_channel(keys, bits, group_size)
+    if tells == "decoded":
+        each = np.arange(len(keys)) // group_size
+        return low[each] + scale[each] * codes, scale, low
+    return (
+        codes,
+        1 / scale if tells == "inverse" else scale,
+        low + scale * (2**bits - 1) / 2 if tells == "middle" else low,
+    )
+
+
 def _steps_too_small(args: Args, got: Arrays, want: Arrays) -> bool:
     """Whether ranges were divided by 2**bits, whatever became of the largest keys."""
     return bool(np.isclose(np.median(got[1] / want[1]), 1 - 0.5 ** args[1], rtol=1e-4))
@@ -157,7 +170,11 @@ KEYS = Exercise(
     "the smallest key of its group and channel; scale is 1 where all keys of a group and channel are equal",
     make_cases=_key_cases,
     oracle=per_channel,
-    returns=(Returns("codes", dtype="uint8"), Returns("scale", dtype="floating"), Returns("low", dtype="floating")),
+    returns=(
+        Returns("codes", dtype="uint8", atol=1e-4),
+        Returns("scale", dtype="floating", rtol=1e-4),
+        Returns("low", dtype="floating", rtol=1e-4, atol=1e-5),
+    ),
     accept=_keys_ok,
     misconceptions=[
         Misconception("per-token", PER_TOKEN, produces=per_token),
@@ -215,6 +232,21 @@ KEYS = Exercise(
             "Codes and scales are right. `low` is the smallest key itself, in the unit of the keys, not the code of 0 "
             "as in lab 1.",
             produces=_integer_zero,
+        ),
+        Misconception(
+            "middle-instead-of-low",
+            "Codes and scales are right. `low` is the value of code 0, the smallest key, not the middle of the range.",
+            produces=partial(_grid_told_otherwise, tells="middle"),
+        ),
+        Misconception(
+            "inverse-scale",
+            "You return codes per key instead of keys per code. Whoever decodes computes low + scale * code.",
+            produces=partial(_grid_told_otherwise, tells="inverse"),
+        ),
+        Misconception(
+            "decoded-keys",
+            "These are the rounded keys, not their codes. The codes are whole numbers from 0 to 2**bits - 1.",
+            produces=partial(_grid_told_otherwise, tells="decoded"),
         ),
         Misconception(
             "zero-division",

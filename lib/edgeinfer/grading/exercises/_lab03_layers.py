@@ -81,6 +81,7 @@ def _mistaken_merge(
         "chord, made unit": lambda: _unit((1 - t) * ua + t * ub),
         "vectors": lambda: (1 - t) * a + t * b,
         "vectors, made unit": lambda: _unit((1 - t) * a + t * b),
+        "cosine": lambda: (np.sin((1 - t) * cosine) * ua + np.sin(t * cosine) * ub) / np.sin(cosine),
         "without sine": lambda: np.sin((1 - t) * angle) * ua + np.sin(t * angle) * ub,
     }[path]()
     norms = np.stack([np.linalg.norm(a, axis=1), np.linalg.norm(b, axis=1)])
@@ -100,6 +101,11 @@ def _mistaken_merge(
 def _as_mask(*args: Any) -> Merged:
     direction, lengths, kept = _mistaken_merge(*args)
     return direction, lengths, np.isin(np.arange(len(direction)), kept)
+
+
+def _along_columns(lower: np.ndarray, upper: np.ndarray, t: float, keep: int) -> Merged:
+    _, lengths, kept = _mistaken_merge(lower, upper, t, keep)
+    return _mistaken_merge(lower.T, upper.T, t, 0)[0].T, lengths, kept
 
 
 MERGE = Exercise(
@@ -149,6 +155,17 @@ MERGE = Exercise(
             "forgets-the-sine",
             "The division by sin(angle) is missing, so the result is not on the sphere.",
             produces=partial(_mistaken_merge, path="without sine"),
+        ),
+        Misconception(
+            "cosine-taken-for-the-angle",
+            "The dot product of two unit vectors is the COSINE of their angle; the angle is its arccos.",
+            produces=partial(_mistaken_merge, path="cosine"),
+        ),
+        Misconception(
+            "channels-instead-of-tokens",
+            "You went along the wrong axis: each ROW is a token, with a direction of its own. Norms and dot products "
+            "are sums over the channels, axis=1.",
+            produces=_along_columns,
         ),
         Misconception(
             "t-from-the-wrong-end",
