@@ -54,6 +54,8 @@ def _clear(query: np.ndarray, keys: np.ndarray, alpha: float, returns: bool) -> 
     first, second, nearest = _rounds(query, keys, alpha)
     if not (nearest > MARGIN and len(second) < len(first) < len(keys)):
         return False
+    if not _mistaken_filter(query, keys, alpha, middle="share of the maximum")[1].any():
+        return False  # that mistake would end in an error of NumPy before it can be named
     back = _mistaken_filter(query, keys, alpha, only_alive=False)[1].sum() > len(second)
     return bool(back) or not returns
 
@@ -98,6 +100,8 @@ def _mistaken_filter(
     alive = np.ones(len(k), bool)
     masks = []
     for scores in (rough, exact):
+        if not alive.any():
+            return alive, alive
         s = np.abs(scores.astype(np.float64)) if magnitude else scores.astype(np.float64)
         if softmax:
             e = np.exp((s - s[alive].max()) / np.sqrt(len(q)))

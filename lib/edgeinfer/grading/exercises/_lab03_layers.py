@@ -21,7 +21,10 @@ def _cases(rng: np.random.Generator) -> list[Args]:
         other = rng.normal(size=(tokens, channels))
         other -= lower * ((other * lower).sum(1) / (lower**2).sum(1))[:, None]
         unit, side = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (lower, other))
-        angle = rng.permutation(np.linspace(0.2, 2.6, tokens))[:, None]  # no two alike: the order is certain
+        angle = rng.permutation(np.linspace(0.2, 2.6, tokens))  # no two alike: the order is certain
+        far = np.sort(np.argsort(-angle)[:keep])
+        angle = np.where(np.isin(np.arange(tokens), far), 0, angle)[:, None]
+        angle[far, 0] = np.linspace(2.6, 0.2, tokens)[:keep][::-1]  # the largest of them comes last
         upper = unit * np.cos(angle) + side * np.sin(angle)
         lengths = np.exp(rng.normal(0, 0.7, (2, tokens, 1)))
         cases.append(((unit * lengths[0]).astype(np.float32), (upper * lengths[1]).astype(np.float32), t, keep))
