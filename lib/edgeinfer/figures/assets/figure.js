@@ -70,7 +70,7 @@
       draw("text", { x: x, y: box.b + 18, "text-anchor": "middle", class: "lm-tick" }, svg, text);
     }
     draw("line", { x1: box.l, x2: box.r, y1: box.b, y2: box.b, stroke: "var(--soft)" }, svg);
-    const clip = "lmclip" + (chart.count = (chart.count || 0) + 1);
+    const clip = "lmclip" + (window.lmClips = (window.lmClips || 0) + 1);  // one count for the page: figures differ in height
     draw("rect", { x: box.l, y: box.t - 8, width: box.r - box.l + 10, height: box.b - box.t + 8 }, draw("clipPath", { id: clip }, draw("defs", {}, svg)));
     const inside = draw("g", { "clip-path": "url(#" + clip + ")" }, svg), names = [];
     for (const s of panel.series) {
