@@ -76,7 +76,7 @@ def notes_of(tables: list[dict]) -> list[str]:
     return [
         *notes,
         "Zeros lie at random places. This book's formats and the dense baseline hold bfloat16 numbers, torch's and "
-        "scipy's CSR float32 with 32-bit columns, which is what they multiply fastest. 'Of roofline' is the share of the "
+        "scipy's CSR float32 with 32-bit columns, which they multiply fastest. 'Of roofline' is the share of the "
         "read bandwidth measured in the same process; at many zeros or many columns arithmetic takes the time.",
     ]
 
