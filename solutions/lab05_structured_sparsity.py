@@ -324,8 +324,8 @@ lab.check("permute_mlp", permute_mlp)
 
 # %% [markdown] id="permuted_model_text"
 # Now the whole model. Your search runs in blocks of 8 neighbouring columns of each `down_proj`, the library's over all
-# 640 columns at once. Before pruning, the permuted model must be the same model: compare its perplexity. Then look at
-# the last two columns: is the order that keeps most magnitude also the one that reads best?
+# 640 columns at once. Before pruning, the permuted model must be the same model: compare its perplexity. A random order
+# is there as a yardstick: a difference that chance makes as well proves nothing.
 
 # %% id="permuted_model"
 permute = lab.fallback("permute_mlp", permute_mlp, structured_steps.permute_mlp)
@@ -353,6 +353,7 @@ def with_order(order_of):
 
 orders = {
     "the given order": lambda w: np.arange(w.shape[1]),
+    "a random order": lambda w: rng.permutation(w.shape[1]),
     "your search, blocks of 8": in_blocks,
     "library, all columns": over_all,
 }
@@ -369,6 +370,31 @@ print(
     f"{'any half of the weights':26} {'':22} magnitude kept {kept_share(free, original):.2%}, "
     f"perplexity {perplexity(free):.3f}"
 )
+
+# %% [markdown] id="all_permuted_text"
+# And all matrices, each in an order of its own. Only `down_proj` gets it free; for the others the activations would
+# have to be permuted at run time. Here that is left out: the weight is permuted, pruned and put back. Three random
+# orders and three searches (the library's, each from its own seed): do the two ranges overlap?
+
+# %% id="all_permuted"
+
+
+def pruned_in(w, order):
+    back = np.empty_like(w)
+    back[:, order] = prune(w[:, order], 2, 4)
+    return back
+
+
+def searched(w, number):
+    return kernels.search_permutation(np.abs(w), 2, 4, rounds=4, seed=seed + number).columns[0]
+
+
+for title, order_of in (("random", lambda w, number: rng.permutation(w.shape[1])), ("searched", searched)):
+    results = []
+    for number in range(3):
+        weights = {n: pruned_in(w, order_of(w, number)) for n, w in original.items()}
+        results.append(f"{perplexity(weights):.2f} ({kept_share(weights, original):.2%})")
+    print(f"{title:8} perplexity (magnitude kept): {', '.join(results)}")
 
 # %% [markdown] id="build_3"
 # ### Exercise 3: two levels
@@ -477,8 +503,8 @@ put(original)
 # after
 #
 # $$\max\Big( \sum_{t\ \text{hot}} \mathrm{times\_hot}_t,\ \sum_{t\ \text{cold}} \mathrm{times\_cold}_t,\
-# \frac{1}{\text{bandwidth}} \big( \sum_{t\ \text{hot}} \mathrm{bytes\_hot}_t + \sum_{t\ \text{cold}} \mathrm{bytes\_cold}_t
-# \big) \Big)$$
+# \frac{1}{\text{bandwidth}} \big( \sum_{t\ \text{hot}} \mathrm{bytes\_hot}_t
+# + \sum_{t\ \text{cold}} \mathrm{bytes\_cold}_t \big) \Big)$$
 #
 # T tiles can be divided in 2^T ways. HotTiles sorts instead: the more the hot worker gains on a tile (the larger
 # `times_cold / times_hot`), the earlier it stands. Then only T + 1 **cuts** are left: the tiles before the cut are hot,
@@ -857,14 +883,14 @@ for name in ("library, 2:4", "library, two levels"):
 # **Model answer.** (1) Free choice keeps about four fifths of the magnitude, 2:4 about three quarters, and the
 # perplexity grows accordingly more. In return the places cost two bits, the work per row is always the same, and
 # activations are picked from a register instead of gathered by index. A good order of columns spreads the strong ones
-# over the runs and gives a part of the loss back, at no cost when it is hidden in the layer before. (2) The inputs of
-# `down_proj` are made by rows of `gate` and `up` of the same MLP and by nobody else used, so these rows can be
-# reordered once, before the model runs. The inputs of `gate_proj` are the residual stream: every layer reads and writes
-# it, so all would have to share one order, or the activations must be permuted at run time. (3) Without the limit the
-# two workers are balanced, but the cold one fetches a row of activations for each entry. It moved more bytes, and the
-# shared memory was done last. (4) A lower price per block (a matrix unit, more columns of X per block) or a higher
-# price per entry (no vector code, gathers that miss the cache): the border, price of a block over price of an entry,
-# falls.
+# over the runs and gives a part of the loss back, at no cost when it is hidden in the layer before; how large a part is
+# only to be told from the spread of random orders. (2) The inputs of `down_proj` are made by rows of `gate` and `up` of
+# the same MLP and by nobody else used, so these rows can be reordered once, before the model runs. The inputs of
+# `gate_proj` are the residual stream: every layer reads and writes it, so all would have to share one order, or the
+# activations must be permuted at run time. (3) Without the limit the two workers are balanced, but the cold one fetches
+# a row of activations for each entry. It moved more bytes, and the shared memory was done last. (4) A lower price per
+# block (a matrix unit, more columns of X per block) or a higher price per entry (no vector code, gathers that miss the
+# cache): the border, price of a block over price of an entry, falls.
 #
 # **Rubric.** One point each as in the table above; the numbers must be the student's own.
 # ### END SOLUTION
