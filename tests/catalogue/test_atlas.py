@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 
 import pytest
 from edgeinfer.evidence import Claim, Evidence, Result
-from edgeinfer.evidence.atlas import SCRIPT, build_atlas, citation_text
+from edgeinfer.evidence.atlas import SCRIPT, build_atlas, citation_text, machines
 from edgeinfer.evidence.catalogue import load_bibliography, load_catalogue
 
 FOUND = {
@@ -65,7 +65,7 @@ def test_without_a_script_every_row_shows_and_no_dead_control_does(atlas):
 
 def test_filters_offer_only_values_that_rows_carry_and_rows_only_what_filters_offer(atlas):
     html = atlas._repr_html_()
-    for name in ("section", "kind", "status", "bottleneck", "year"):
+    for name in ("section", "kind", "status", "bottleneck", "machine", "verdict", "year"):
         select = re.search(rf'<select name="{name}">(.*?)</select>', html, re.DOTALL).group(1)
         offered = set(re.findall(r'value="([^"]+)"', select))
         carried = {word for value in re.findall(rf'data-{name}="([^"]+)"', html) for word in value.split()}
@@ -105,3 +105,8 @@ def test_citations_read_as_names_not_as_markup():
     assert citation_text({"author": "{Intel Corporation}", "year": "2023"}) == "Intel Corporation 2023"
     assert citation_text({"author": "Das Sharma, Debendra", "year": "2023"}) == "Das Sharma 2023"
     assert citation_text({"author": "Zhang, Biao and Sennrich, Rico", "year": "2019"}) == "Zhang and Sennrich 2019"
+
+
+def test_every_system_of_the_catalogue_can_be_found_by_its_hardware():
+    assert [entry["hardware"] for entry in load_catalogue() if not machines(entry["hardware"])] == []
+    assert machines("consumer GPU with near-data DIMMs") == ["gpu", "pim"]

@@ -7,6 +7,7 @@ script (everything is visible); a small inline script adds search and filters.
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
@@ -27,12 +28,30 @@ from edgeinfer.evidence.protocol import METHODS, Evidence, all_ids, format_value
 LETTERS = {
     "{\\~a}": "ã", '{\\"u}': "ü", "{\\'a}": "á", "{\\'o}": "ó", "{\\'e}": "é", "{\\L}": "Ł", "\\&": "&",
 }  # fmt: skip
+MACHINES = {  # words of an entry's `hardware` -> what a reader looks for
+    "gpu": ("GPU", r"GPU"),
+    "cpu": ("processor (CPU)", r"CPU|laptop"),
+    "npu": ("neural unit (NPU)", r"NPU"),
+    "phone": ("phone", r"phone|mobile"),
+    "fpga": ("FPGA", r"FPGA"),
+    "chip": ("chip of its own", r"ASIC|accelerator|resistive"),
+    "pim": ("computing in or near memory", r"PIM|PNM|in memory|in-memory|near-|memory modules"),
+    "cxl": ("CXL", r"CXL"),
+    "flash": ("flash or SSD", r"flash|SSD|NVMe"),
+    "network": ("several machines", r"cloud|edge|end device|devices|servers|cluster|terminals|nodes"),
+    "any": ("any", r"^any$"),
+}
 BADGES = {True: ("holds", "holds"), False: ("fails", "not at this scale"), None: ("open", "not tested here")}
 
 
 def run_all(system_ids: Iterable[str] | None = None) -> dict[str, Evidence]:
     """Evidence of the given systems (default: all that have some), recalled where it is known; id -> evidence."""
     return {system_id: recall(system_id) for system_id in (all_ids() if system_ids is None else system_ids)}
+
+
+def machines(hardware: str) -> list[str]:
+    """The keys of `MACHINES` that an entry's hardware names."""
+    return [key for key, (_, words) in MACHINES.items() if re.search(words, hardware)]
 
 
 def plain(text: str) -> str:
@@ -113,6 +132,10 @@ class Atlas:
         }
         return counts | {method: sum(r.method == method for e in found for r in e.results) for method in METHODS}
 
+    def _verdict(self, entry: dict[str, Any]) -> str:
+        found = self.evidence.get(entry["id"])
+        return "" if found is None else BADGES[found.holds][0]
+
     def _badges(self, entry: dict[str, Any]) -> str:
         found = self.evidence.get(entry["id"])
         if found is None:
@@ -161,6 +184,8 @@ class Atlas:
             "status": entry["status"],
             "bottleneck": " ".join(entry["bottleneck"]),
             "year": str(entry["year"]),
+            "machine": " ".join(machines(entry["hardware"])),
+            "verdict": self._verdict(entry),
         }
         attributes = " ".join(f'data-{key}="{escape(value, quote=True)}"' for key, value in data.items())
         more = self._claim(entry)
@@ -183,11 +208,15 @@ class Atlas:
 
     def _filters(self) -> str:
         years = sorted({entry["year"] for entry in self.entries}, reverse=True)
+        present = {key for entry in self.entries for key in machines(entry["hardware"])}
+        verdicts = {self._verdict(entry) for entry in self.entries}
         choices: list[tuple[str, str, list[tuple[str, str]]]] = [
             ("section", "Section", [(key, f"{key} {title}") for key, title in SECTIONS.items()]),
             ("kind", "Kind", [(kind, kind) for kind in KINDS]),
             ("status", "Status", [(status, status) for status in STATUSES]),
             ("bottleneck", "Eases", [(name, name) for name in BOTTLENECKS]),
+            ("machine", "Hardware", [(key, label) for key, (label, _) in MACHINES.items() if key in present]),
+            ("verdict", "Found here", [badge for badge in BADGES.values() if badge[0] in verdicts]),
             ("year", "Year", [(str(year), str(year)) for year in years]),
         ]
         fields = [
