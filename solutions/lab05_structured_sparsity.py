@@ -617,7 +617,7 @@ _ = figures.plot(
             figures.Points([int(last.argmin())], [float(last.min())], "best cut", style=5),
         ],
         figures.Axis("tiles of the hot worker"),
-        figures.Axis("done after", "us, simulated", range=(0, 1.1 * float(cold_line.max()))),
+        figures.Axis("done after", "us, simulated", range=(0, 1.05 * float(last.max()))),
         "The slowest of the three decides",
     )
 )
@@ -901,13 +901,15 @@ for name in ("library, 2:4", "library, two levels"):
 # - **What matters is not size alone.** `kernels.activation_importance` multiplies a weight by the size of its inputs.
 #   Give it to `kernels.prune_n_m` as `importance`. How much of the loss of 2:4 is gone, and what happens to the
 #   magnitude kept?
-# - **Both levels, both axes.** Hierarchical N:M (Yu et al. 2024) permutes outputs, too, so that whole vectors become
-#   weak: `kernels.search_permutation(..., vector_rows=16, keep=0.5)`. Let `rounds` grow. When does it stop paying?
+# - **Both levels, both axes.** Hierarchical N:M permutation (Yu et al. 2024) moves outputs, too, so that whole vectors
+#   become weak: `kernels.search_permutation(..., vector_rows=16, keep=0.5)`. Let `rounds` grow. When does it stop
+#   paying?
 # - **Exchange after the cut.** `hot_tiles.assign` improves the best cut by moving single tiles. HotTiles (Gerogiannis
 #   et al., HPCA 2024) reports 1.3 to 2.5 times the speed of the best single kind of worker, on simulated hardware.
 #   Which workers and which bandwidth give your matrix that much?
 # - **A rule instead of prices.** HC-SpMM (Li et al., ICDE 2025) learns its choice from density and width:
 #   `hc_spmm.fit_rule`. Fit it to the times of your windows. Is it better than two prices?
-# - **Which rows sit together.** Mehrabi et al. (ISPASS 2021) learn the order of rows: `kernels.row_permutation`. Put
-#   rows that use the same columns into one window, and condense again. How much narrower do the windows get?
+# - **Which rows sit together.** Learned row permutation (Mehrabi et al., ISPASS 2021) predicts an order of the rows:
+#   `kernels.row_permutation`. Put rows that use the same columns into one window, and condense again. How much narrower
+#   do the windows get?
 # - **No structure at all.** Lab 4 keeps the zeros where they are and pays with bitmaps.
