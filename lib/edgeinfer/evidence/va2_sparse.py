@@ -11,6 +11,7 @@ import functools
 import os
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeinfer.evidence.protocol import Claim, Evidence, Result, evidence
+from edgeinfer.evidence.va1_lookup import best_ratio
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,7 +146,9 @@ def timed_products(
     packers: dict[str, Callable[[Any], Any]] = {"bitmap": pack_bitmap, "CSR": pack_csr, "tiles": pack_tiled}
     for name in names:
         if name == "torch CSR":
-            matrix = torch.from_numpy(weight).to_sparse_csr()
+            with warnings.catch_warnings():  # "beta state"
+                warnings.simplefilter("ignore")
+                matrix = torch.from_numpy(weight).to_sparse_csr()
             made = copies(matrix.clone, 12 * int(matrix.values().numel()))
             contenders[name] = measure.rotating(lambda m: m @ wide, made)
         else:
@@ -157,11 +161,6 @@ def timed_products(
         return measure.compare(contenders, "dense", rounds, warmup=1, sample_seconds=0.002, max_seconds=1.5)
     finally:
         torch.set_num_threads(threads)
-
-
-def best_ratio(times: Comparison, fast: str, slow: str) -> float:
-    """How many times as fast `fast` is as `slow`, each at its best round: a busy machine only ever slows down."""
-    return min(times.times[slow]) / min(times.times[fast])
 
 
 # ---------------------------------------------------------------- SpInfer
@@ -199,7 +198,7 @@ def spinfer() -> Evidence:
         Result("bytes per weight, tiles, half zeros", half["tiles"], "bytes", "measured", "dense: 2"),
     ]
     results += [
-        Result(f"smaller than dense from, {kind}", 100 * share, "% zeros", "measured", "trained layers")
+        Result(f"smaller than dense from, {kind}", round(100 * share), "% zeros", "measured", "trained layers")
         for kind, share in from_share.items()
     ]
     results += [
