@@ -711,8 +711,8 @@ for n in (1, 16):
 # weight kept and one bit for every weight, kept or not: at half density 1 + 1/8 bytes, 0.56 times dense. (2) The bitmap
 # kernel comes nearest: it reads whole registers of values and spreads them by mask. The compiled loop by rows takes one
 # number after the other, and each needs an activation from another place, so it is bound by those loads and not by its
-# bytes; scipy carries wider values and columns besides. NumPy makes an array of products and walks over it again. The tiles
-# multiply all the zeros, too: a bargain where a matrix unit does it almost for nothing, a loss on ordinary vector
+# bytes; scipy carries wider values and columns besides. NumPy makes an array of products and walks over it again. The
+# tiles multiply all the zeros, too: a bargain where a matrix unit does it almost for nothing, a loss on ordinary vector
 # registers.
 # (3) Reading the weights takes as long for 16 tokens as for one, but there is 16 times as much arithmetic. The dense
 # product has spare arithmetic, since it was waiting for memory, and dense bfloat16 multiplications are the fastest that

@@ -52,7 +52,7 @@ class Key:
                     f"oracle of {exercise.name!r} gives {len(arrays)} values; `returns` says {len(exercise.returns)}"
                 )
             self.wanted.append(tuple(arrays))
-        self.produced: dict[str, list[Arrays | None]] = {}
+        self.produced: dict[str, list[Arrays | str]] = {}
         for m in exercise.misconceptions:
             if m.produces is not None:
                 self.produced[m.name] = [wrong_answer(m.produces, args) for args in self.cases]
@@ -62,12 +62,15 @@ def copied(args: Args) -> Args:
     return tuple(a.copy() if isinstance(a, np.ndarray) else a for a in args)
 
 
-def wrong_answer(produces: Any, args: Args) -> Arrays | None:
+def wrong_answer(produces: Any, args: Args) -> Arrays | str:
+    """What a misconception leads to: arrays, or the exception in words (empty if there is no answer here)."""
     try:
         with np.errstate(all="ignore"):
             return tuple(to_arrays(produces(*copied(args)))[0])
-    except (Skip, ArithmeticError, ValueError, IndexError, TypeError):
-        return None  # this misconception has no answer here
+    except Skip:
+        return ""
+    except (ArithmeticError, ValueError, IndexError, TypeError) as error:
+        return f"{type(error).__name__}: {str(error)[:300]}"
 
 
 def judge(key: Key, outcomes: Sequence[dict[str, Any]]) -> Verdict:
@@ -93,7 +96,7 @@ def judge(key: Key, outcomes: Sequence[dict[str, Any]]) -> Verdict:
             return Verdict("error", f"Only {len(outcomes)} of {len(key.cases)} answers came back.")
         problem, arrays = contract(exercise, args, outcomes[i], key.wanted[i])
         if problem is not None:
-            return named(key, i, problem, answers_of(outcomes))
+            return named(key, problem, outcomes[: len(key.cases)])
         answers.append(arrays)
     wrong = [
         (i, text)
@@ -127,20 +130,23 @@ def judge(key: Key, outcomes: Sequence[dict[str, Any]]) -> Verdict:
     return Verdict(RIGHT, f"Right on all {len(key.cases)} inputs.", points=exercise.points)
 
 
-def answers_of(outcomes: Sequence[dict[str, Any]]) -> list[Arrays]:
-    return [tuple(o["arrays"]) if o.get("kind") == "arrays" else () for o in outcomes]
-
-
-def named(key: Key, case: int, problem: Verdict, answers: list[Arrays]) -> Verdict:
-    """A broken contract may itself be a misconception that produces just this shape or dtype."""
+def named(key: Key, problem: Verdict, outcomes: Sequence[dict[str, Any]]) -> Verdict:
+    """A broken contract or an exception may be just what a misconception leads to, case by case."""
+    if len(outcomes) < len(key.cases) and outcomes[-1].get("kind") != "error":
+        return problem
     for m in key.exercise.misconceptions:
-        if m.produces is None:
-            continue
-        wrong = key.produced[m.name]
-        pairs = list(zip(answers, wrong, strict=False))[: len(key.cases)]
-        if len(pairs) == len(key.cases) and all(w is not None and alike(key.exercise, a, w) for a, w in pairs):
-            return Verdict(WRONG, f"{m.says}\n{problem.message}", m.name)
+        pairs = zip(outcomes, key.produced.get(m.name, []), strict=False)
+        if m.produces is not None and all(leads_to(key.exercise, o, w) for o, w in pairs):
+            return Verdict(problem.status, f"{m.says}\n{problem.message}", m.name)
     return problem
+
+
+def leads_to(exercise: Exercise, outcome: dict[str, Any], wrong: Arrays | str) -> bool:
+    """Whether an outcome is the misconception's: the same arrays, or the same exception in the same words."""
+    if outcome.get("kind") == "error":
+        return f"{outcome.get('type')}: {outcome.get('message')}" == wrong
+    arrays = tuple(outcome["arrays"]) if outcome.get("kind") == "arrays" else ()
+    return not isinstance(wrong, str) and alike(exercise, arrays, wrong)
 
 
 def contract(exercise: Exercise, args: Args, outcome: dict[str, Any], want: Arrays) -> tuple[Verdict | None, Arrays]:
@@ -229,7 +235,8 @@ def misconception_of(key: Key, answers: list[Arrays], wrong: list[int]) -> Any:
     exercise = key.exercise
     for m in exercise.misconceptions:
         if m.produces is not None:
-            if all(w is not None and alike(exercise, a, w) for a, w in zip(answers, key.produced[m.name], strict=True)):
+            pairs = zip(answers, key.produced[m.name], strict=True)
+            if all(not isinstance(w, str) and alike(exercise, a, w) for a, w in pairs):
                 return m
         elif m.recognises is not None:
             try:

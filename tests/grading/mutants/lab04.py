@@ -161,7 +161,7 @@ def assigns_in_a_loop(values, columns, row_starts, x):
     return y
 
 
-@mutants.wrong("csr_matvec")
+@mutants.wrong("csr_matvec", named="reduceat-beyond-the-end")
 def reduceat_that_stops(values, columns, row_starts, x):
     return np.add.reduceat(values * x[columns], row_starts[:-1])
 
@@ -436,7 +436,7 @@ def inclusive_count(masks, values, columns):
     return np.where(bits, values[place] if len(values) else 0, 0)[:, :columns].astype(np.float32)
 
 
-@mutants.wrong("bitmap_unpack")
+@mutants.wrong("bitmap_unpack", named="counts-itself-beyond-the-end")
 def inclusive_count_that_stops(masks, values, columns):
     bits = bits_of(masks).reshape(len(masks), -1).astype(np.int64)
     return np.where(bits, values[np.cumsum(bits).reshape(bits.shape)], 0)[:, :columns].astype(np.float32)

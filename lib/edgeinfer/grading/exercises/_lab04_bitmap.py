@@ -202,6 +202,12 @@ def _one_late(masks: np.ndarray, values: np.ndarray, columns: int) -> np.ndarray
     return _unpacked(masks, np.append(values[1:], values[-1]), columns)
 
 
+def _one_beyond(masks: np.ndarray, values: np.ndarray, columns: int) -> np.ndarray:
+    bits = _positions(masks).reshape(len(masks), -1).astype(np.int64)
+    count = np.cumsum(bits).reshape(bits.shape)
+    return np.where(bits, values[count], 0)
+
+
 def _pushed_left(masks: np.ndarray, values: np.ndarray, columns: int) -> np.ndarray:
     weight = _unpacked(masks, values, columns)
     for row in weight:
@@ -240,6 +246,12 @@ UNPACK = Exercise(
             "counts-itself",
             "Every number is one place too far: count the ones BEFORE the position, not including its own.",
             produces=_one_late,
+        ),
+        Misconception(
+            "counts-itself-beyond-the-end",
+            "Every number is one place too far, and for the last one there is none left: count the ones BEFORE the "
+            "position, not including its own.",
+            produces=_one_beyond,
         ),
         Misconception(
             "mask-reversed",

@@ -233,6 +233,12 @@ MATVEC = Exercise(
             produces=_segments,
         ),
         Misconception(
+            "reduceat-beyond-the-end",
+            "np.add.reduceat has no sum of nothing: an empty last row starts where the numbers end, "
+            "and it refuses that; for other empty rows it gives a number of a later row. Empty rows must give 0.",
+            produces=lambda values, columns, row_starts, x: np.add.reduceat(values * x[columns], row_starts[:-1]),
+        ),
+        Misconception(
             "position-instead-of-column",
             "Number i of a row was multiplied by x[i]. Zeros were left out, so the place in the row is not the "
             "column: take x[columns].",
