@@ -131,15 +131,14 @@ def hottiles() -> Evidence:
 
     single = {name: over(run, "hot alone", "cold alone") for name, run in runs.items()}
     blind = {name: over(run, "blind split") for name, run in runs.items()}
+    mean, blind_mean = geometric_mean(list(single.values())), geometric_mean(list(blind.values()))
     equal, worst = split_against_exhaustive()
     real = real_pair_times(mixed_matrix())
     shape = "1024 x 1024, tiles of 64, 64 columns"
-    results = [
-        Result(f"speed over the better worker alone, {k}", v, "x", "simulated", shape) for k, v in single.items()
-    ]
+    results = [Result(f"speed over the better worker alone, {k}", v, "x", "simulated") for k, v in single.items()]
     results += [
-        Result("speed over the better worker alone, mean", geometric_mean(list(single.values())), "x", "simulated"),
-        Result("speed over a split blind to density, mean", geometric_mean(list(blind.values())), "x", "simulated"),
+        Result("speed over the better worker alone, mean", mean, "x", "simulated", shape),
+        Result("speed over a split blind to density, mean", blind_mean, "x", "simulated"),
         Result("speed over a split blind to density, worst matrix", min(blind.values()), "x", "simulated"),
         Result(
             "simulated end over predicted end, worst",
@@ -159,12 +158,11 @@ def hottiles() -> Evidence:
         ),
         Result("real pair over BLAS alone", best_ratio(real, "HotTiles", "BLAS alone"), "x", "measured", "one core"),
     ]
-    mean = geometric_mean(list(single.values()))
     words = (
         "Simulated, with round rates: the gain is large where full and empty regions meet and small where the matrix "
         "is alike everywhere; there a blind split does as well. Part of the gain over one worker is a second worker."
     )
-    return Evidence(claim, results, bool(mean >= 1.3 and geometric_mean(list(blind.values())) > 1.1), words)
+    return Evidence(claim, results, bool(mean >= 1.3 and blind_mean > 1.1), words)
 
 
 # ---------------------------------------------------------------- HC-SpMM
@@ -180,6 +178,7 @@ class LearnedRule:
     best_seconds: float
     dense_seconds: float
     vector_seconds: float
+    largest_gain: float
 
 
 @cache
@@ -205,6 +204,7 @@ def learned_rule(height: int = 32, width: int = WIDTH) -> LearnedRule:
         float(np.minimum(dense, vector).sum()),
         float(dense.sum()),
         float(vector.sum()),
+        float((vector / dense).max()),
     )
 
 
@@ -261,12 +261,14 @@ def hc_spmm_evidence() -> Evidence:
         for other in ("vector code alone", "dense unit alone"):
             speed = best_ratio(taken, "by the rule", other)
             results.append(Result(f"speed over {other}, {name}", speed, "x", "measured", "one core, interleaved"))
+    most = learned.largest_gain
+    results.append(Result("most that the dense unit gains on an unseen window", most, "x", "measured", "of 160"))
     near = learned.chosen_seconds < 1.15 * learned.best_seconds
     gains = best_ratio(times["blocks"], "by the rule", "vector code alone") > 1.05
     words = (
-        "The rule is close to the oracle, and pays where full and sparse windows occur together. BLAS is only about "
-        "twice as fast as vector code per multiplication here, where tensor cores are many times as fast; so few "
-        "windows of a real graph's kind go to the dense unit, and on R-MAT there is nothing to gain."
+        "The rule is close to the oracle, and pays where full and sparse windows occur together. BLAS gains at most "
+        f"{most:.1f} times over vector code on a window here; so few windows of a graph go to the dense unit, and on "
+        "R-MAT there is nothing to gain."
         if near and gains
         else "On this machine, or in this run, the dense unit gains too little over vector code for the choice to show."
     )

@@ -25,7 +25,7 @@ class HierarchicalNM:
 
     Attributes:
         values, positions: as in `NMWeight`, tile after tile; a tile fills whole blocks of sixteen rows.
-        columns: (tiles, kept) int32, the columns that a tile reads, in the order of their groups.
+        columns: (tiles, kept) uint16 (int32 beyond 65,536 columns), what a tile reads, in the order of its groups.
         rows: (N,) int64, rows[i] is the output that place i computes.
         bits: bits of a position.
         n, m: of every m weights n are stored.
@@ -35,7 +35,7 @@ class HierarchicalNM:
 
     values: NDArray[np.float32]
     positions: NDArray[np.uint32]
-    columns: NDArray[np.int32]
+    columns: NDArray[np.integer]
     rows: NDArray[np.int64]
     bits: int
     n: int
@@ -116,7 +116,7 @@ def hierarchical_n_m(
     return HierarchicalNM(
         np.concatenate([values for values, _ in packed]),
         np.concatenate([positions for _, positions in packed]),
-        permutation.columns.astype(np.int32),
+        permutation.columns.astype(np.uint16 if weight.shape[1] <= 1 << 16 else np.int32),
         permutation.rows.astype(np.int64),
         position_bits(m),
         int(n),
