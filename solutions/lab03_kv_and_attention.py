@@ -598,6 +598,10 @@ for target in (0.9, 0.75, 0.6):
         cascaded[name, float(np.mean(read_shares))] = recall, perplexity
         print(f"{name:16}   {np.mean(read_shares):10.1%}   {recall:6.2f}   {perplexity:10.2f}")
 
+# %% [markdown] id="cascade_question"
+# Recall and perplexity do not prefer the same schedule. Which tokens does a question need, and which does the next word
+# of a text need? A method that is judged by perplexity alone can lose every answer and look well.
+
 # %% [markdown] id="measure_text"
 # ## Measure
 #
@@ -657,6 +661,9 @@ for bits in (8, 4, 2):
 # - **Yours**: NumPy. Decodes codes, then two products.
 # - **Library**: scores from codes and int8 queries; scales are folded into the query, 32 tokens at a time.
 # - **torch**: `scaled_dot_product_attention`, float32 and bfloat16.
+#
+# Where the processor has no 512-bit vectors, the library runs plain loops, and you will see that fewer bytes alone win
+# nothing: codes must also be unpacked as fast as they come.
 
 # %% id="contenders"
 import copy
