@@ -332,7 +332,8 @@ print(f"(you predicted for 2 bits: {times_smaller_at_2_bits})")
 # - keep the **length** of each token in each layer: two numbers per token;
 # - do not merge the `keep` tokens with the largest angle: their rows are stored as they are.
 #
-# Where u and v are equal, sin Ω is 0; there the weights are simply 1 − t and t.
+# Where u and v are equal, sin Ω is 0; there the weights are simply 1 − t and t. (And rounding may lift the cosine of
+# such a pair above 1: clip it before the arccos.)
 
 
 # %% id="merge_layers" role="solution"
@@ -600,7 +601,7 @@ for target in (0.9, 0.75, 0.6):
 
 # %% [markdown] id="cascade_question"
 # Recall and perplexity do not prefer the same schedule. Which tokens does a question need, and which does the next word
-# of a text need? A method that is judged by perplexity alone can lose every answer and look well.
+# of a text need? A method that is judged by perplexity alone can lose every answer and still look good.
 
 # %% [markdown] id="measure_text"
 # ## Measure
@@ -656,7 +657,7 @@ for bits in (8, 4, 2):
 # ### Speed
 #
 # One new token attends to a long context, one layer of a larger model. All contenders run interleaved in shuffled
-# rounds; each takes another copy of the cache every time, so that it comes from memory.
+# rounds; the library and torch take another copy of the cache every time, so that it comes from memory.
 #
 # - **Yours**: NumPy. Decodes codes, then two products.
 # - **Library**: scores from codes and int8 queries; scales are folded into the query, 32 tokens at a time.

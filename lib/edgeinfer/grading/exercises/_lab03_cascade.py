@@ -116,8 +116,8 @@ CASCADE = Exercise(
         ),
         Misconception(
             "brings-tokens-back",
-            "A token that was pruned is alive again: its importance is still large, but its key and value were not "
-            "even computed in this layer. Choose among `alive` only.",
+            "A token that was pruned is alive again: its importance is still large, but its key and value are not "
+            "read in this layer, nor in any later one. Choose among `alive` only.",
             produces=partial(_mistaken_cascade, among="all"),
         ),
         Misconception(
