@@ -2,8 +2,7 @@
 
 import numpy as np
 import pytest
-from edgeinfer.kernels import PackedKV, attend_low_bit, exact_attention, pack_kv, quantize_keys, quantize_values
-from edgeinfer.kernels import simd
+from edgeinfer.kernels import PackedKV, attend_low_bit, exact_attention, pack_kv, quantize_keys, quantize_values, simd
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -74,7 +73,9 @@ def test_recent_tokens_stay_exact(path, rng):
     keys, values, query = drawn(rng, 2, 50, 64), drawn(rng, 2, 50, 64), drawn(rng, 1, 6, 64)[0]
     packed = pack_kv(keys, values, 2, 32, window=50)
     assert packed.tokens == 0
-    np.testing.assert_allclose(attend_low_bit(query, packed, path=path), exact_attention(query, keys, values), atol=1e-5)
+    np.testing.assert_allclose(
+        attend_low_bit(query, packed, path=path), exact_attention(query, keys, values), atol=1e-5
+    )
 
 
 def test_one_token_is_its_own_value(path, rng):

@@ -1,14 +1,21 @@
-"""Evidence for attention that leaves out tokens and heads: SpAtten, on the shipped model.
+"""Evidence for attention that leaves out tokens and heads: SpAtten, on the shipped model; and a race of its kernels.
 
-Bits are counted, nothing is timed. Sources: spatten.
+SpAtten's verdict rests on bits that are counted; a time is a ratio of two things timed in one run. Sources: spatten.
 """
 
 from __future__ import annotations
 
-from typing import Any
+import copy
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from edgeinfer.evidence.protocol import Claim, Evidence, Result, evidence
 from edgeinfer.evidence.va1_kv import PAIRS, PREDICTED, QUESTIONS, Quality, quality_of_attention
+
+if TYPE_CHECKING:
+    from edgeinfer.measure import Comparison
 
 CASES: dict[str, dict[str, Any]] = {
     "tokens to 75 %": {"keep_tokens": 0.75},
@@ -81,3 +88,66 @@ def spatten() -> Evidence:
         "The paper averages over 30 benchmarks; its accelerator is not modelled here."
     )
     return Evidence(claim, results, bool(saved >= 5), reason)
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def attention_against_others(
+    heads: int = 32,
+    kv_heads: int = 8,
+    tokens: int = 4096,
+    width: int = 128,
+    rounds: int = 15,
+    copies: int = 4,
+    max_seconds: float = 4.0,
+    seed: int = 0,
+) -> Comparison:
+    """Time attention of one token over a cache of 8, 4 and 2 bits and over torch's floats, one thread, interleaved.
+
+    Args:
+        heads, kv_heads: of the query and of the cache.
+        tokens, width: S and D.
+        rounds: shuffled rounds.
+        copies: of each cache, so that keys and values come from memory.
+        max_seconds: no new round starts later.
+        seed: of all numbers.
+
+    Returns:
+        The comparison; its baseline is "torch bf16".
+    """
+    import torch
+    from torch.nn import functional
+
+    from edgeinfer import kernels, measure
+
+    rng = np.random.default_rng(seed)
+    keys, values = (rng.standard_normal((kv_heads, tokens, width), np.float32) for _ in range(2))
+    query = rng.standard_normal((heads, width), np.float32)
+    contenders: dict[str, Callable[[], object]] = {}
+    work = {}
+    for name, kind in (("torch bf16", torch.bfloat16), ("torch fp32", torch.float32)):
+        pairs = [tuple(torch.from_numpy(x)[None].to(kind, copy=True) for x in (keys, values)) for _ in range(copies)]
+        q = torch.from_numpy(query)[None, :, None].to(kind)
+        grouped = q.view(kv_heads, heads // kv_heads, width)
+
+        def fused(pair: Any, q: torch.Tensor = q) -> Any:
+            return functional.scaled_dot_product_attention(q, *pair, enable_gqa=True)
+
+        def by_hand(pair: Any, q: torch.Tensor = grouped) -> Any:
+            return (q @ pair[0][0].transpose(1, 2) * width**-0.5).softmax(-1) @ pair[1][0]
+
+        contenders[name] = measure.rotating(fused, pairs)
+        contenders[f"{name}, two products by hand"] = measure.rotating(by_hand, pairs)
+        for both in (name, f"{name}, two products by hand"):
+            work[both] = measure.Work(bytes=2 * pairs[0][0].nbytes)
+    for bits in (8, 4, 2):
+        packed = [kernels.pack_kv(keys, values, bits, (128, width))]
+        for _ in range(2 * copies):
+            other = copy.copy(packed[0])
+            other.arrays = [array.copy() for array in other.arrays]
+            packed.append(other)
+        name = f"this book, {bits} bits"
+        contenders[name] = measure.rotating(lambda p: kernels.attend_low_bit(query, p), packed)
+        work[name] = measure.Work(bytes=packed[0].nbytes)
+    return measure.compare(contenders, "torch bf16", rounds, max_seconds=max_seconds, sample_seconds=0.001, work=work)

@@ -1,7 +1,7 @@
 """Attention of one new token over a cache of few bits: `attend_low_bit`, and what it may differ from exact attention.
 
 Knows arrays and the packed cache; the loops are in `attention_scores` and `attention_values`, the decoder's
-cache in `kv_cache`. H key-value heads, G query heads of each, D channels. Source: kivi, flash-decoding.
+cache in `kv_cache`. H key-value heads, G query heads of each, D channels. Source: kivi, flashattention.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def attend_low_bit(
         ValueError: "query must have shape (heads, 128) with a multiple of 8 heads, got (12, 128)."; "the cache holds no
             token; append some before attending."; "query contains NaN or infinite values ...".
 
-    Source: kivi, flash-decoding.
+    Source: kivi, flashattention.
     """
     query = np.asarray(query)
     H, D = packed.heads, packed.head_dim

@@ -3,7 +3,7 @@
 A probability times the scale of its token is rounded to two bytes, and the sum over tokens is again one of bytes times
 bytes: no value becomes a float. A work item is one key-value head and one split of the tokens; each leaves its maximum,
 its sum and its unfinished output, which `merge` puts together. Knows the order of the bytes (`attention_layout`).
-H key-value heads, G query heads of each, S tokens, D channels (padded), P codes in a byte. Source: flash-decoding.
+H key-value heads, G query heads of each, S tokens, D channels (padded), P codes in a byte. Source: flashattention.
 """
 
 import numpy as np
@@ -39,7 +39,7 @@ def _halves(halves, pattern, out):
         out[i] = out[i] * np.float32(2.0**112)
 
 
-@compiled(forceinline=True)
+@compiled(forceinline=True, fastmath=False)  # said aloud: a caller's fastmath is inherited, and would undo the rounding
 def _exponentials(row, count, largest):
     """row <- exp(row - largest), to about one unit in the last place of float32; arguments are never positive."""
     for t in range(count):
@@ -191,23 +191,28 @@ def _dots_simd(bits, values, planes, group_size, first, last, sums):
 
 @compiled()
 def _dots_portable(bits, values, planes, group_size, first, last, sums):
-    """The same integers by plain loops."""
-    per_byte = 8 // bits
+    """The same integers by plain loops over the 32 channels of a chunk, which LLVM vectorises for any machine."""
+    step = 4 * (8 // bits)
     mask = np.int32((1 << bits) - 1)
+    middle = np.int32(128 if bits == 8 else 0)
     rows, channels = sums.shape
+    words = values.view(np.int32)  # four bytes of a channel
+    unpacked = np.empty(CHUNK, np.int32)
     for block in range(first, last):
         for c in range(channels // CHUNK):
-            start = (block * (channels // CHUNK) + c) * (VALUE_BLOCK // (4 * per_byte)) * 128
-            for i in range(rows):
-                out = sums[i, c * CHUNK : (c + 1) * CHUNK]
-                weights = planes[c * CHUNK // group_size, i]
-                for t in range(VALUE_BLOCK):
-                    shift = np.int32(t % (4 * per_byte) // 4 * bits)
-                    at = start + t // (4 * per_byte) * 128 + t % 4
-                    w = np.int32(weights[(block - first) * VALUE_BLOCK + t])
+            start = (block * (channels // CHUNK) + c) * (VALUE_BLOCK // step) * CHUNK
+            weights = planes[c * CHUNK // group_size]
+            for t in range(VALUE_BLOCK):
+                shift = np.int32(8 * (t % 4) + t % step // 4 * bits)
+                at = start + t // step * CHUNK
+                row = words[at : at + CHUNK]
+                for d in range(CHUNK):  # the top bit of a byte is a sign when there are eight
+                    unpacked[d] = (((row[d] >> shift) & mask) ^ middle) - middle
+                for i in range(rows):
+                    w = np.int32(weights[i, (block - first) * VALUE_BLOCK + t])
+                    out = sums[i, c * CHUNK : (c + 1) * CHUNK]
                     for d in range(CHUNK):
-                        code = (np.int32(values[at + 4 * d]) >> shift) & mask
-                        out[d] += (np.int32(np.int8(code)) if bits == 8 else code) * w
+                        out[d] += np.int32(unpacked[d] * w)
 
 
 def _make(dots):
@@ -251,6 +256,14 @@ weigh_simd, weigh_portable = _make(_dots_simd), _make(_dots_portable)
 
 
 @compiled(fastmath=REASSOCIATE)
+def _dot(a, b):
+    total = np.float32(0)
+    for d in range(a.size):
+        total += a[d] * b[d]
+    return total
+
+
+@compiled()
 def attend_recent(keys, values, query, largest, sums, out):
     """The same for the tokens that are kept as float32, (H, tokens, D); they are the last part of each head."""
     last = largest.shape[1] - 1
@@ -260,10 +273,7 @@ def attend_recent(keys, values, query, largest, sums, out):
         for i in range(query.shape[1]):
             q, mixed = query[h, i], out[h, last, i]
             for t in range(count):
-                dot = np.float32(0)
-                for d in range(channels):
-                    dot += q[d] * keys[h, t, d]
-                row[t] = dot
+                row[t] = _dot(q, keys[h, t])
             largest[h, last, i] = _largest(row, count)
             _exponentials(row, count, largest[h, last, i])
             sums[h, last, i] = _sum(row, count)
