@@ -12,7 +12,7 @@ HERE = Path(__file__).resolve().parent
 
 
 def benchmarks() -> list[str]:
-    return sorted(path.stem for path in HERE.glob("*.py") if path.stem != "run")
+    return sorted(path.stem for path in HERE.glob("[!_]*.py") if path.stem != "run")
 
 
 def main() -> None:
