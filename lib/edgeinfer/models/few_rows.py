@@ -7,6 +7,8 @@ arrays, not models. Sums are float32 throughout, rounded once, so the results eq
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 import torch
@@ -19,7 +21,15 @@ MOST_ROWS = 4
 LARGE = 4 << 20
 _COMPILED = not numba_config.DISABLE_JIT
 _TYPES = (torch.float32, torch.bfloat16)
-_OPTIONS = {"fastmath": {"reassoc", "contract", "nsz"}, "cache": True, "nogil": True}
+
+
+def _compiled(function: Callable) -> Callable:
+    """Compile when first called; kept on disk where a cache can be written."""
+    options = {"fastmath": {"reassoc", "contract", "nsz"}, "nogil": True}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # "no locator available": a read-only installation without a home
+        return numba.njit(**options)(function)
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -101,7 +111,7 @@ def _overload_written(value, like):
     return (lambda value, like: value) if isinstance(like, numba.types.Float) else _written
 
 
-@numba.njit(**_OPTIONS)
+@_compiled
 def _by_row(x, weight, out):
     """x (M, K), weight (N, K), out (M, N): four rows of the weight at a time share each read of an input."""
     N, K = weight.shape
@@ -128,7 +138,7 @@ def _by_row(x, weight, out):
             n += 1
 
 
-@numba.njit(**_OPTIONS)
+@_compiled
 def _by_column(x, weight, out):
     """x (M, K), weight (K, N), out (M, N): the weight is one stream, which the processor fetches ahead of its use."""
     M, K = x.shape
@@ -144,7 +154,7 @@ def _by_column(x, weight, out):
             out[m, n] = _written(sums[m, n], out[m, n])
 
 
-@numba.njit(**_OPTIONS)
+@_compiled
 def _norm(x, weight, eps, out):
     """x (M, K), weight (K,), out (M, K)."""
     M, K = x.shape
