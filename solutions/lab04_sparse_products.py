@@ -252,14 +252,16 @@ print(f"       dense {2 * half.size:,},  by rows {by_rows:,}")
 # | layout | for each of these | bytes | and 4 bytes for each of |
 # | --- | --- | --- | --- |
 # | `dense` | weight | 2 | |
-# | `csr32` | non-zero | 2 (value) + 4 (column) | rows + 1 starts of rows |
-# | `csr16` | non-zero | 2 (value) + 2 (column) | rows + 1 starts of rows |
-# | `blocked` | block of 4 × 4 that holds **any** non-zero | 16 · 2 (all its values) + 4 (place) | rows / 4 + 1 starts |
-# | `tiled` | non-zero | 2 (value) + 2 (place in its tile) | T + 1 starts, for T tiles of 64 × 64 |
-# | `bitmap` | word of 64 columns of a row | 8 | rows + 1 starts of rows |
+# | `csr32` | non-zero | 2 (value) + 4 (column) | rows, and 1 more |
+# | `csr16` | non-zero | 2 (value) + 2 (column) | rows, and 1 more |
+# | `blocked` | block of 4 × 4 with **any** non-zero | 16 · 2 (values) + 4 (place) | rows / 4 block rows, and 1 more |
+# | `tiled` | non-zero | 2 (value) + 2 (place in its tile) | tiles of 64 × 64 that cover the matrix, and 1 more |
+# | `bitmap` | word of 64 columns of a row | 8 | rows, and 1 more |
 # |  | and non-zero | 2 (value) | |
 #
+# The 4 bytes say where each row, block row or tile starts among the numbers; one more says where the last one ends.
 # `csr16` holds up to 65,536 columns; `tiled` is the format of Flash-LLM.
+#
 # At the edge a word or a tile may be partly used: round up. Rows and columns are multiples of 4. With what probability
 # does a block of 16 weights hold *no* non-zero, if each is one with probability `density`?
 
@@ -713,7 +715,8 @@ for n in (1, 16):
 # number after the other, and each needs an activation from another place, so it is bound by those loads and not by its
 # bytes; scipy carries wider values and columns besides. NumPy makes an array of products and walks over it again. The
 # tiles multiply all the zeros, too: a bargain where a matrix unit does it almost for nothing, a loss on ordinary vector
-# registers.
+# registers. (Where the processor cannot spread values by mask, the bits are taken one by one, and the loop by rows is
+# faster than the bitmap, from more bytes.)
 # (3) Reading the weights takes as long for 16 tokens as for one, but there is 16 times as much arithmetic. The dense
 # product has spare arithmetic, since it was waiting for memory, and dense bfloat16 multiplications are the fastest that
 # the processor has. The sparse product reaches its arithmetic limit earlier, so only a lower density wins. (4) Blocks
