@@ -162,7 +162,7 @@ WINDOW = Exercise(
         Misconception(
             "each-row-to-the-left",
             "Every row is pushed to the left on its own. Column j of the block must be ONE column of the matrix for "
-            "all  rows, `columns[j]`: it will be multiplied by one row of X.",
+            "all rows, `columns[j]`: it will be multiplied by one row of X.",
             produces=_each_row_to_the_left,
         ),
         Misconception(
@@ -174,7 +174,7 @@ WINDOW = Exercise(
         Misconception(
             "columns-numbered-anew",
             "`columns` holds the new numbers 0, 1, 2, ... It must say which OLD column each place is: X[columns] "
-            "fetches  the rows of X with it.",
+            "fetches the rows of X with it.",
             produces=_numbered_anew,
         ),
         Misconception(
@@ -252,13 +252,18 @@ def _counts(starts: np.ndarray, indices: np.ndarray, height: int, width: int, wi
 
 
 def _choice(
-    row_starts: np.ndarray, column_indices: np.ndarray, height: int, width: int, us_block: float, us_non_zero: float
+    row_starts: np.ndarray,
+    column_indices: np.ndarray,
+    height: int,
+    width: int,
+    us_per_block: float,
+    us_per_non_zero: float,
 ) -> tuple[np.ndarray, np.ndarray]:
     dense, times = [], []
     for window in range((len(row_starts) - 1) // height):
         blocks, non_zeros = _counts(row_starts, column_indices, height, width, window)
-        dense.append(blocks * us_block < non_zeros * us_non_zero)
-        times.append(min(blocks * us_block, non_zeros * us_non_zero))
+        dense.append(blocks * us_per_block < non_zeros * us_per_non_zero)
+        times.append(min(blocks * us_per_block, non_zeros * us_per_non_zero))
     return np.array(dense), np.array(times, np.float64)
 
 
@@ -303,9 +308,9 @@ def _flipped(*args: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 UNITS = Exercise(
     name="choose_units",
     contract="row_starts int64 (N + 1,), column_indices int64 (Z,), height int dividing N, width int, us_per_block "
-    "float,  us_per_non_zero float -> dense bool (N // height,): True where the dense unit is strictly cheaper for "
-    "the window of  `height` rows; times floating (N // height,): us on the chosen unit. Dense: number of blocks of "
-    "`width` condensed  columns, rounded up, times us_per_block; vector unit: non-zeros times us_per_non_zero",
+    "float, us_per_non_zero float -> dense bool (N // height,): True where the dense unit is strictly cheaper for "
+    "the window of `height` rows; times floating (N // height,): us on the chosen unit. Dense: number of blocks of "
+    "`width` condensed columns, rounded up, times us_per_block; vector unit: non-zeros times us_per_non_zero",
     make_cases=_choice_cases,
     oracle=_choice,
     returns=(Returns("dense", dtype="bool"), Returns("times", dtype="floating", rtol=1e-6, atol=1e-9)),
@@ -313,7 +318,7 @@ UNITS = Exercise(
         Misconception(
             "not-condensed",
             "You count the blocks of the OLD columns that hold something. Condense first: the window's distinct "
-            "columns,  side by side, divided by the width and rounded up.",
+            "columns, side by side, divided by the width and rounded up.",
             produces=partial(_chosen_otherwise, blocks_of=lambda here, width: float(len(np.unique(here // width)))),
         ),
         Misconception(

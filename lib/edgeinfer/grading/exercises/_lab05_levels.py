@@ -64,8 +64,8 @@ LEVELS = Exercise(
     name="hierarchical_n_m",
     contract="weight float32 (N, K), height int dividing N, keep int (m divides it), n int, m int -> columns integer "
     "(N // height, keep): for each band of `height` rows, ascending, the columns whose piece in the band has the "
-    "largest  sum of magnitudes; values float32 (N, keep): these pieces side by side, then of every m neighbours of "
-    "a row all but  the n largest magnitudes set to 0",
+    "largest sum of magnitudes; values float32 (N, keep): these pieces side by side, then of every m neighbours of "
+    "a row all but the n largest magnitudes set to 0",
     make_cases=_levels_cases,
     oracle=_levels,
     returns=(Returns("columns", dtype="integer"), Returns("values", dtype="float32")),
@@ -111,7 +111,7 @@ LEVELS = Exercise(
         Misconception(
             "not-ascending",
             "The right columns, but in order of their size. Sort the chosen column numbers: a product then walks "
-            "through  the activations in one direction. It also decides which columns share a run.",
+            "through the activations in one direction. It also decides which columns share a run.",
             produces=partial(_mistaken_levels, ascending=False),
         ),
         Misconception(

@@ -106,8 +106,8 @@ PACK = Exercise(
     name="pack_2_4",
     contract="weight float32 (N, K), at most two of every four columns of a row non-zero, 8 divides K -> values "
     "float32  (N, K // 2), positions uint8 (N, K // 8): value j of a row belongs to run j // 2 of four columns, its "
-    "place there  (0 to 3) is in bits 2*(j % 4) and 2*(j % 4) + 1 of byte j // 4; the two places of a run ascend and "
-    "differ, also  where a value is 0",
+    "place there (0 to 3) is in bits 2*(j % 4) and 2*(j % 4) + 1 of byte j // 4; the two places of a run ascend and "
+    "differ, also where a value is 0",
     make_cases=_pack_cases,
     oracle=pack,
     returns=(Returns("values", dtype="float32"), Returns("positions", dtype="uint8")),
@@ -144,7 +144,7 @@ PACK = Exercise(
         Misconception(
             "same-position-twice",
             "Where fewer than two of four stay, both positions are the same. Take a free place for the value 0, so "
-            "that  the positions differ and ascend.",
+            "that the positions differ and ascend.",
             recognises=lambda args, got, want: bool(
                 (np.diff(positions_in(got[1]).reshape(-1, 2), axis=1) == 0).any()
                 and np.allclose(spread(got[0], positions_in(got[1])), args[0])
@@ -173,7 +173,7 @@ PACK = Exercise(
         ),
     ],
     hint="Find two places per run (non-zeros first), sort them, pick the values with np.take_along_axis, then shift "
-    "the  places of four neighbouring values by 0, 2, 4 and 6 bits into one byte.",
+    "the places of four neighbouring values by 0, 2, 4 and 6 bits into one byte.",
     points=3,
 )
 

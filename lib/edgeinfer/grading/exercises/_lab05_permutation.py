@@ -139,7 +139,7 @@ SEARCH = Exercise(
     name="search_permutation",
     contract="weight float32 (N, K), 4 divides K, K at most 16 -> permutation integer (K,): the new order of the "
     "columns, weight[:, permutation]; 2:4 must keep at least as much magnitude there as in the given order, plus 0.85 "
-    "of  what the best of all orders would add",
+    "of what the best of all orders would add",
     make_cases=_search_cases,
     oracle=_search_oracle,
     returns=(Returns("permutation", dtype="integer"),),
@@ -171,7 +171,7 @@ SEARCH = Exercise(
         Misconception(
             "columns-alone",
             "Dealing columns out by their size looks at each column alone. What counts is which columns are loud in "
-            "the  SAME row: only those compete. Measure what 2:4 keeps, and exchange while it grows.",
+            "the SAME row: only those compete. Measure what 2:4 keeps, and exchange while it grows.",
             produces=_dealt,
         ),
         Misconception(
@@ -191,7 +191,7 @@ SEARCH = Exercise(
         Misconception(
             "keeps-less",
             "2:4 keeps no more in your order than in the given one. Did you minimise what stays, or keep an exchange "
-            "that  did not help?",
+            "that did not help?",
             recognises=_kept_is(lambda kept, given, needed: kept < given + 1e-6),
         ),
         Misconception(
@@ -250,7 +250,7 @@ MLP = Exercise(
     name="permute_mlp",
     contract="gate float32 (M, H), up float32 (M, H), down float32 (H, M), permutation integer (M,) -> the three "
     "matrices, float32, same shapes: down with its columns in the new order (new column j is old column "
-    "permutation[j]),  and gate and up changed so that down @ (silu(gate @ x) * (up @ x)) is what it was for every x",
+    "permutation[j]), and gate and up changed so that down @ (silu(gate @ x) * (up @ x)) is what it was for every x",
     make_cases=_mlp_cases,
     oracle=_moved,
     returns=tuple(Returns(name, dtype="float32") for name in ("gate", "up", "down")),
@@ -259,7 +259,7 @@ MLP = Exercise(
             "only-down",
             "00p",
             "Only `down` is permuted, so each of its columns meets another neuron's value: the model computes "
-            "something  else. The neurons themselves must move along: the rows of `gate` and `up`.",
+            "something else. The neurons themselves must move along: the rows of `gate` and `up`.",
         ),
         _mlp_mistake(
             "up-left-behind",

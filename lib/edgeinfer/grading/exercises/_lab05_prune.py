@@ -155,7 +155,7 @@ PRUNE = Exercise(
         Misconception(
             "whole-matrix",
             "The share n / m is kept of the whole matrix. That is unstructured pruning: it keeps more magnitude, but "
-            "no  unit can count on two of each four. Every run of m keeps its own n.",
+            "no unit can count on two of each four. Every run of m keeps its own n.",
             recognises=_without_ties(partial(_whole, axis=None)),
         ),
         Misconception(
