@@ -461,8 +461,8 @@ print(f"operations: {2 * len(batch) * half.size:,} instead of {2 * len(batch) * 
 # $$J(A, B) = \frac{|A \cap B|}{|A \cup B|} \qquad \text{(Jaccard; 0 if both are empty)}$$
 #
 # A simple chain does well: begin with row 0; then again and again append, of the rows that are left, the one most
-# similar to the row placed **last**. Any order is right that saves at least three quarters of the blocks that this
-# chain saves.
+# similar to the row placed **last**. Any order is right that saves at least two thirds of the blocks that this chain
+# saves.
 #
 # Give back two permutations: `order`, so that `W[order]` is the new matrix, and `undo`, so that
 # `(W[order] @ x)[undo]` equals `W @ x`. What is `undo[order[i]]`?

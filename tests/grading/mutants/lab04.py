@@ -38,7 +38,7 @@ def row_by_row(weight):
 def with_divmod(weight):
     flat = np.flatnonzero(weight)
     starts = np.searchsorted(flat, np.arange(weight.shape[0] + 1) * weight.shape[1])
-    return weight.ravel()[flat], (flat % weight.shape[1]).astype(np.uint16), starts
+    return weight.ravel()[flat], (flat % weight.shape[1]).astype(np.uint32), starts
 
 
 @mutants.wrong("csr_from_dense", named="counts-instead-of-starts")
@@ -111,6 +111,24 @@ def everything(weight):
 @mutants.wrong("csr_from_dense", named="positive-only")
 def negative_numbers_lost(weight):
     return compressed(weight, weight > 0)
+
+
+@mutants.wrong("csr_from_dense", named="numbers-run-over")
+def columns_in_a_byte(weight):
+    values, columns, starts = compressed(weight)
+    return values, columns.astype(np.uint8), starts
+
+
+@mutants.wrong("csr_from_dense", named="numbers-run-over")
+def columns_in_16_bits(weight):
+    values, columns, starts = compressed(weight)
+    return values, columns.astype(np.uint16), starts
+
+
+@mutants.wrong("csr_from_dense", named="only-the-starts-are-wrong")
+def ends_moved_up(weight):
+    values, columns, starts = compressed(weight)
+    return values, columns, np.append(starts[1:], 0)
 
 
 @mutants.wrong("csr_from_dense")
@@ -1064,6 +1082,17 @@ def as_binary_numbers(pattern, block_rows, block_columns):
 def farthest_neighbours(pattern, block_rows, block_columns):
     order = chain(blocks_of(pattern, block_columns), best=min)
     return order, np.argsort(order)
+
+
+@mutants.wrong("permute_rows", named="empty-rows-forgotten")
+def divides_by_nothing(pattern, block_rows, block_columns):
+    sets = [set(np.flatnonzero(row) // block_columns) for row in pattern]
+    order, left = [0], list(range(1, len(sets)))
+    while left:
+        last = sets[order[-1]]
+        order.append(max(left, key=lambda r: len(last & sets[r]) / len(last | sets[r])))
+        left.remove(order[-1])
+    return np.array(order), np.argsort(order)
 
 
 @mutants.wrong("permute_rows")

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
+from edgeinfer.grading.exercise import Args, Arrays, Exercise, Misconception, Returns
 
 
 def sparse(rng: np.random.Generator, n: int, k: int, density: float) -> np.ndarray:
@@ -30,7 +30,7 @@ def _dense_cases(rng: np.random.Generator) -> list[Args]:
     lost[0, 5] = lost[2, 7] = np.nan
     return [
         (sparse(rng, 5, 8, 0.5),), (gaps,), (np.zeros((3, 4), np.float32),), (sparse(rng, 4, 3, 1.0),),
-        (sparse(rng, 1, 12, 0.3),), (tiny,), (lost,), (sparse(rng, 6, 40, 0.1),),
+        (sparse(rng, 1, 12, 0.3),), (tiny,), (lost,), (sparse(rng, 3, 400, 0.4),), (sparse(rng, 2, 70_000, 0.01),),
     ]  # fmt: skip
 
 
@@ -64,6 +64,17 @@ def _other_columns(weight: np.ndarray, flat: bool) -> tuple[np.ndarray, np.ndarr
     values, columns, starts = _compressed(weight)
     rows = np.nonzero(weight != 0)[0]
     return values, rows * weight.shape[1] + columns if flat else rows, starts
+
+
+def _run_over(args: Args, got: Arrays, want: Arrays) -> bool:
+    return np.array_equal(got[0], want[0]) and any(
+        g.dtype.itemsize <= 2 and np.array_equal(g, w.astype(g.dtype)) and not np.array_equal(g, w)
+        for g, w in zip(got[1:], want[1:], strict=True)
+    )
+
+
+def _starts_only(args: Args, got: Arrays, want: Arrays) -> bool:
+    return np.array_equal(got[0], want[0], equal_nan=True) and np.array_equal(got[1], want[1])
 
 
 def _other_starts(weight: np.ndarray, change: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,6 +156,18 @@ COMPRESS = Exercise(
             "keeps-zeros",
             "The zeros are stored as well: that is the dense matrix with a column number for each entry.",
             produces=lambda weight: _kept(weight, np.ones(weight.shape, bool)),
+        ),
+        Misconception(
+            "numbers-run-over",
+            "Wrong only where a column or a start is too large for its integer type: 8 bits hold 256 columns, 16 bits "
+            "65,536. Take int32, or look at the width first.",
+            recognises=_run_over,
+        ),
+        Misconception(
+            "only-the-starts-are-wrong",
+            "`values` and `columns` are right. `row_starts` is not: it begins with 0, grows by the number of non-zeros "
+            "of each row, and ends with nnz.",
+            recognises=_starts_only,
         ),
     ],
     hint="Try the matrix [[0, 5, 0], [0, 0, 0], [7, 0, 2]]: values 5 7 2, columns 1 0 2, row_starts 0 1 1 3.",
