@@ -13,6 +13,8 @@
 #
 # **Time** 90 minutes. **Needs** the foundations chapters. **Runs** in less than a minute on two cores.
 #
+# The chapter *Sparse products* tells the story behind it.
+#
 # **Density** is the share of weights that are *not* zero, **sparsity** the share that is. A matrix with 70 % zeros has
 # density 0.3.
 
