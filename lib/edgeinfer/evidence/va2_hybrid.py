@@ -30,10 +30,14 @@ def geometric_mean(values: list[float]) -> float:
     return float(np.exp(np.mean(np.log(values))))
 
 
-def _compare(contenders: Mapping[str, Callable[[], object]], max_seconds: float) -> Comparison:
-    """Products of one matrix, interleaved; their results must agree."""
+def _against_vector_code(
+    matrix: CSR, x: NDArray[np.float32], ways: Mapping[str, Callable[[], object]], max_seconds: float
+) -> Comparison:
+    """Products of one matrix, interleaved with the baseline "vector code alone"; their results must agree."""
     from edgeinfer import measure
+    from edgeinfer.kernels.spmm import csr_matmul
 
+    contenders = {"vector code alone": lambda: csr_matmul(matrix, x), **ways}
     options: dict[str, Any] = {"max_seconds": max_seconds, "sample_seconds": 0.001, "tolerance": 1e-4}
     return measure.compare(contenders, "vector code alone", 31, **options)
 
@@ -96,18 +100,13 @@ def real_pair_times(matrix: CSR, tile: int = 128, width: int = WIDTH, max_second
     """
     from edgeinfer.kernels.hot_tiles import assign, cut
     from edgeinfer.kernels.hybrid import hybrid_matmul, measure_pair, store
-    from edgeinfer.kernels.spmm import csr_matmul
 
     x = np.random.default_rng(0).standard_normal((matrix.shape[1], width)).astype(np.float32)
     tiles = cut(matrix, tile, tile)
     found = assign(*measure_pair(tile, width).costs(tiles), together="one after the other")
     split, full = store(matrix, tiles, found.hot), store(matrix, tiles, np.ones(len(tiles), bool))
-    contenders = {
-        "BLAS alone": lambda: hybrid_matmul(full, x),
-        "vector code alone": lambda: csr_matmul(matrix, x),
-        "HotTiles": lambda: hybrid_matmul(split, x),
-    }
-    return _compare(contenders, max_seconds)
+    ways = {"BLAS alone": lambda: hybrid_matmul(full, x), "HotTiles": lambda: hybrid_matmul(split, x)}
+    return _against_vector_code(matrix, x, ways, max_seconds)
 
 
 @evidence("hottiles")
@@ -211,18 +210,13 @@ def learned_rule(height: int = 32, width: int = WIDTH) -> LearnedRule:
 def window_times(matrix: CSR, rule: Any, height: int = 32, max_seconds: float = 1.5) -> Comparison:
     """Time each unit alone and the rule's mixture on one matrix; the baseline is "vector code alone"."""
     from edgeinfer.kernels import hc_spmm
-    from edgeinfer.kernels.spmm import csr_matmul
 
     x = np.random.default_rng(0).standard_normal((matrix.shape[1], WIDTH)).astype(np.float32)
     windows = hc_spmm.condense(matrix, height)
     mixed = hc_spmm.prepare(matrix, windows, hc_spmm.choose_units(windows, rule))
     full = hc_spmm.prepare(matrix, windows, np.ones(len(windows), bool))
-    contenders = {
-        "dense unit alone": lambda: hc_spmm.hc_matmul(full, x),
-        "vector code alone": lambda: csr_matmul(matrix, x),
-        "by the rule": lambda: hc_spmm.hc_matmul(mixed, x),
-    }
-    return _compare(contenders, max_seconds)
+    ways = {"dense unit alone": lambda: hc_spmm.hc_matmul(full, x), "by the rule": lambda: hc_spmm.hc_matmul(mixed, x)}
+    return _against_vector_code(matrix, x, ways, max_seconds)
 
 
 @evidence("hc-spmm")

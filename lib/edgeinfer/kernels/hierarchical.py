@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, validate
-from edgeinfer.kernels.n_m import pack_rows, position_bits, unpack_positions
+from edgeinfer.kernels.n_m import WHY, pack_rows, position_bits, unpack_positions
 from edgeinfer.kernels.n_m_permutation import Permutation, check_tiles, permutation_mask, search_permutation
 from edgeinfer.kernels.n_m_product import LANES, VECTOR_GROUP, portable_tiles, vector_tiles
 from edgeinfer.kernels.threads import over_blocks
@@ -92,8 +92,8 @@ def hierarchical_n_m(
         ValueError: "the permutation has 4 tiles of 8 columns, the request 8 tiles of 16; search it with the same
             arguments." and as `search_permutation`.
     """
-    weight = validate.finite_matrix(weight, "weight")
-    importance = np.abs(weight) if importance is None else validate.finite_matrix(importance, "importance")
+    weight = validate.finite_matrix(weight, "weight", WHY)
+    importance = np.abs(weight) if importance is None else validate.finite_matrix(importance, "importance", WHY)
     if importance.shape != weight.shape:
         raise ValueError(f"importance must have the shape {weight.shape} of the weight, got {importance.shape}.")
     vector_rows, kept = check_tiles(weight.shape, n, m, vector_rows, keep)

@@ -19,6 +19,7 @@ from edgeinfer.kernels.pruning import input_norm
 from edgeinfer.kernels.threads import over_blocks
 
 LARGEST_GROUP = 256
+WHY = "which of them are small cannot be said"  # ends the sentence about NaN
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ def activation_importance(weight: NDArray[np.float32], inputs: NDArray[np.float3
 
     Source: wanda.
     """
-    weight, norm = validate.finite_matrix(weight, "weight"), input_norm(inputs)
+    weight, norm = validate.finite_matrix(weight, "weight", WHY), input_norm(inputs)
     if len(norm) != weight.shape[1]:
         raise ValueError(f"inputs must have {weight.shape[1]} columns for this weight, got {len(norm)}.")
     return np.abs(weight) * norm
@@ -121,7 +122,7 @@ def n_m_mask(importance: NDArray[np.float32], n: int, m: int) -> NDArray[np.bool
     Returns:
         (N, K) bool, exactly n true in each group.
     """
-    importance = validate.finite_matrix(importance, "importance")
+    importance = validate.finite_matrix(importance, "importance", WHY)
     n, m = check_n_m(n, m, importance.shape[1])
     grouped = importance.reshape(len(importance), -1, m)
     best = np.argsort(-grouped, axis=-1, kind="stable")[..., :n]
@@ -147,7 +148,7 @@ def prune_n_m(
         ValueError: "4 does not divide the 10 columns of the weight; ..." or "importance must have the shape (8, 16) of
             the weight, got (8, 8)."
     """
-    weight = validate.finite_matrix(weight, "weight")
+    weight = validate.finite_matrix(weight, "weight", WHY)
     n, m = check_n_m(n, m, weight.shape[1])
     if importance is None:
         importance = np.abs(weight)
@@ -200,7 +201,7 @@ def pack_n_m(weight: NDArray[np.float32], n: int, m: int) -> NMWeight:
     Raises:
         ValueError: "a group of 4 weights has 3 non-zeros, more than n = 2; prune the weight first (prune_n_m)."
     """
-    weight = validate.finite_matrix(weight, "weight")
+    weight = validate.finite_matrix(weight, "weight", WHY)
     n, m = check_n_m(n, m, weight.shape[1])
     most = int(np.count_nonzero(weight.reshape(len(weight), -1, m), axis=-1).max())
     if most > n:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import validate
-from edgeinfer.kernels.n_m import check_n_m, n_m_mask
+from edgeinfer.kernels.n_m import WHY, check_n_m, n_m_mask
 from edgeinfer.kernels.simd import compiled
 
 METHODS = ("gyro", "random", "none")
@@ -278,7 +278,7 @@ def search_permutation(
     Raises:
         ValueError: "importance holds negative numbers; pass magnitudes." and as `check_tiles`.
     """
-    importance = validate.finite_matrix(importance, "importance")
+    importance = validate.finite_matrix(importance, "importance", WHY)
     if (importance < 0).any():
         raise ValueError("importance holds negative numbers; pass magnitudes.")
     if method not in METHODS:
@@ -327,7 +327,7 @@ def exhaustive_grouping(importance: NDArray[np.float32], n: int, m: int) -> Perm
     Raises:
         ValueError: "16 columns in groups of 4 are too many to try; take at most 12."
     """
-    importance = validate.finite_matrix(importance, "importance")
+    importance = validate.finite_matrix(importance, "importance", WHY)
     n, m = check_n_m(n, m, importance.shape[1])
     count = importance.shape[1]
     if count > 12:

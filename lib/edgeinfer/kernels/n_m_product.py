@@ -47,30 +47,20 @@ def broadcast_4_floats(typing, array, index):
     return f32x16(array, types.intp), generate
 
 
-@intrinsic
-def pick_of_4(typing, values, index):
-    """vpermilps: in each 128-bit lane values[index & 3]."""
+def _make_pick(instruction: str):
+    @intrinsic
+    def pick(typing, values, index):
+        def generate(context, builder, signature, args):
+            vectors = [f32x16.llvm, i32x16.llvm]
+            return builder.call(_declare(builder, "llvm.x86.avx512." + instruction, f32x16.llvm, vectors), args)
 
-    def generate(context, builder, signature, args):
-        vectors = [f32x16.llvm, i32x16.llvm]
-        return builder.call(
-            _declare(builder, "llvm.x86.avx512.vpermilvar.ps.512", f32x16.llvm, vectors), [args[0], args[1]]
-        )
+        return f32x16(f32x16, i32x16), generate
 
-    return f32x16(f32x16, i32x16), generate
+    return pick
 
 
-@intrinsic
-def pick_of_16(typing, values, index):
-    """vpermps: values[index & 15]."""
-
-    def generate(context, builder, signature, args):
-        vectors = [f32x16.llvm, i32x16.llvm]
-        return builder.call(
-            _declare(builder, "llvm.x86.avx512.permvar.sf.512", f32x16.llvm, vectors), [args[0], args[1]]
-        )
-
-    return f32x16(f32x16, i32x16), generate
+pick_of_4 = _make_pick("vpermilvar.ps.512")  # vpermilps: in each 128-bit lane values[index & 3]
+pick_of_16 = _make_pick("permvar.sf.512")  # vpermps: values[index & 15]
 
 
 @intrinsic
@@ -85,28 +75,26 @@ def shift_right_i32(typing, a, amount):
 
 
 @compiled(forceinline=True)
+def _store_four(y, block, b, y0, y1, y2, y3):
+    stride = y.shape[1]
+    at = b * stride + block * LANES
+    store_f32x16(y, at, y0)
+    store_f32x16(y, at + stride, y1)
+    store_f32x16(y, at + 2 * stride, y2)
+    store_f32x16(y, at + 3 * stride, y3)
+
+
+@compiled(forceinline=True)
 def _two_of_four_once(values, positions, x, y, block, b):
     """One block of rows, one row of x, 2:4."""
     slots = values.shape[1]
     words = positions.shape[1]
     even = odd = splat_f32(np.float32(0))
-    width = x.shape[1]
-    whole = slots // 16
-    for w in range(whole):
+    for w in range(words):
         where = load_i32x16(positions, (block * words + w) * LANES)
-        v = (block * slots + w * 16) * LANES
-        at = b * width + w * 32
-        for g in range(8):  # eight groups of four: sixteen slots, sixteen positions of two bits
-            four = broadcast_4_floats(x, at + 4 * g)
-            even = add_f32(even, mul_f32(load_f32x16(values, v + 32 * g), pick_of_4(four, where)))
-            where = shift_right_i32(where, 2)
-            odd = add_f32(odd, mul_f32(load_f32x16(values, v + 32 * g + 16), pick_of_4(four, where)))
-            where = shift_right_i32(where, 2)
-    if whole < words:
-        where = load_i32x16(positions, (block * words + whole) * LANES)
-        for g in range((slots - whole * 16) // 2):
-            v = (block * slots + whole * 16 + 2 * g) * LANES
-            four = broadcast_4_floats(x, b * width + whole * 32 + 4 * g)
+        for g in range(min(8, (slots - w * 16) // 2)):  # eight groups: sixteen slots, sixteen positions of two bits
+            v = (block * slots + w * 16 + 2 * g) * LANES
+            four = broadcast_4_floats(x, b * x.shape[1] + w * 32 + 4 * g)
             even = add_f32(even, mul_f32(load_f32x16(values, v), pick_of_4(four, where)))
             where = shift_right_i32(where, 2)
             odd = add_f32(odd, mul_f32(load_f32x16(values, v + 16), pick_of_4(four, where)))
@@ -142,12 +130,7 @@ def _two_of_four_four_times(values, positions, x, y, block, b):
             o2 = add_f32(o2, mul_f32(two, pick_of_4(x2, where)))
             o3 = add_f32(o3, mul_f32(two, pick_of_4(x3, where)))
             where = shift_right_i32(where, 2)
-    stride = y.shape[1]
-    at = b * stride + block * LANES
-    store_f32x16(y, at, add_f32(e0, o0))
-    store_f32x16(y, at + stride, add_f32(e1, o1))
-    store_f32x16(y, at + 2 * stride, add_f32(e2, o2))
-    store_f32x16(y, at + 3 * stride, add_f32(e3, o3))
+    _store_four(y, block, b, add_f32(e0, o0), add_f32(e1, o1), add_f32(e2, o2), add_f32(e3, o3))
 
 
 @compiled(forceinline=True)
@@ -176,6 +159,41 @@ def _any_once(values, positions, x, y, n, m, bits, block, b):
     store_f32x16(y, (b * (y.shape[1] // LANES) + block) * LANES, add_f32(even, odd))
 
 
+@compiled(forceinline=True)
+def _any_four_times(values, positions, x, y, n, m, bits, block, b):
+    """One block of rows, four rows of x, any group up to sixteen."""
+    slots = values.shape[1]
+    words = positions.shape[1]
+    width = x.shape[1]
+    per_word = 32 // bits
+    mask = splat_i32(np.int32((1 << bits) - 1))
+    e0 = e1 = e2 = e3 = o0 = o1 = o2 = o3 = splat_f32(np.float32(0))
+    where = splat_i32(np.int32(0))
+    slot = 0
+    for g in range(slots // n):
+        at = b * width + g * m
+        x0, x1 = load_f32x16(x, at), load_f32x16(x, at + width)
+        x2, x3 = load_f32x16(x, at + 2 * width), load_f32x16(x, at + 3 * width)
+        for _ in range(n):
+            if slot % per_word == 0:
+                where = load_i32x16(positions, (block * words + slot // per_word) * LANES)
+            value = load_f32x16(values, (block * slots + slot) * LANES)
+            place = and_i32(where, mask)
+            if slot % 2 == 0:
+                e0 = add_f32(e0, mul_f32(value, pick_of_16(x0, place)))
+                e1 = add_f32(e1, mul_f32(value, pick_of_16(x1, place)))
+                e2 = add_f32(e2, mul_f32(value, pick_of_16(x2, place)))
+                e3 = add_f32(e3, mul_f32(value, pick_of_16(x3, place)))
+            else:
+                o0 = add_f32(o0, mul_f32(value, pick_of_16(x0, place)))
+                o1 = add_f32(o1, mul_f32(value, pick_of_16(x1, place)))
+                o2 = add_f32(o2, mul_f32(value, pick_of_16(x2, place)))
+                o3 = add_f32(o3, mul_f32(value, pick_of_16(x3, place)))
+            where = shift_right_i32(where, bits)
+            slot += 1
+    _store_four(y, block, b, add_f32(e0, o0), add_f32(e1, o1), add_f32(e2, o2), add_f32(e3, o3))
+
+
 @compiled()
 def vector_product(values, positions, x, y, n, m, bits, first, last):
     """Blocks first..last. x: (B, K + 16) float32, zeros behind; y: (B, blocks * 16)."""
@@ -190,6 +208,9 @@ def vector_product(values, positions, x, y, n, m, bits, first, last):
                 _two_of_four_once(values, positions, x, y, block, b)
                 b += 1
         else:
+            while b + 4 <= batch:
+                _any_four_times(values, positions, x, y, n, m, bits, block, b)
+                b += 4
             while b < batch:
                 _any_once(values, positions, x, y, n, m, bits, block, b)
                 b += 1

@@ -93,7 +93,7 @@ def from_dense(matrix: Any) -> CSR:
     Raises:
         ValueError: "matrix contains 1 NaN or infinite values; ..." and the like.
     """
-    dense = validate.finite_matrix(matrix, "matrix")
+    dense = validate.finite_matrix(matrix, "matrix", "a sparse product skips zeros and could not pass them on")
     rows, columns = np.nonzero(dense)
     indptr = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=dense.shape[0]))])
     return CSR(indptr, columns.astype(np.int32), dense[rows, columns], (dense.shape[0], dense.shape[1]))
