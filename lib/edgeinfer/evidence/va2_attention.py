@@ -132,7 +132,7 @@ def attention_against_others(
         grouped = q.view(kv_heads, heads // kv_heads, width)
 
         def fused(pair: Any, q: torch.Tensor = q) -> Any:
-            return functional.scaled_dot_product_attention(q, *pair, enable_gqa=True)
+            return functional.scaled_dot_product_attention(q, pair[0], pair[1], enable_gqa=True)
 
         def by_hand(pair: Any, q: torch.Tensor = grouped) -> Any:
             return (q @ pair[0][0].transpose(1, 2) * width**-0.5).softmax(-1) @ pair[1][0]
