@@ -14,6 +14,8 @@
 #
 # **Time** 90 minutes. **Needs** the foundations chapters. Lab 4 (sparse formats) helps. **Runs** in less than a minute
 # on two cores.
+#
+# The chapter *Structured sparsity and hybrid execution* tells the story behind it.
 
 # %% id="parameters" tags=["parameters"]
 seed = 0
@@ -502,7 +504,7 @@ put(original)
 # time it takes on either one, and `bytes_hot[t]`, `bytes_cold[t]` the bytes that are moved for it there. All is done
 # after
 #
-# $$\max\Big( \sum_{t\ \text{hot}} \mathrm{times\_hot}_t,\ \sum_{t\ \text{cold}} \mathrm{times\_cold}_t,\
+# $$\max\Big( \sum_{t\ \text{hot}} \mathrm{times\_hot}_t,\; \sum_{t\ \text{cold}} \mathrm{times\_cold}_t,\;
 # \frac{1}{\text{bandwidth}} \big( \sum_{t\ \text{hot}} \mathrm{bytes\_hot}_t
 # + \sum_{t\ \text{cold}} \mathrm{bytes\_cold}_t \big) \Big)$$
 #
