@@ -28,11 +28,13 @@ def _checked_sparsity(sparsity: float) -> float:
 
 def _zero_smallest(weight: NDArray[np.float32], score: NDArray, count: int) -> NDArray[np.float32]:
     """`weight` with exactly `count` entries of every row of equal shape `score` set to zero: those of lowest score."""
-    out = weight.copy()
-    if count:  # among equals the first goes: the result is the same on every machine
-        order = np.argsort(score, axis=1, kind="stable")[:, :count]
-        np.put_along_axis(out, order, np.float32(0), axis=1)
-    return out
+    if not count:
+        return weight.copy()
+    edge = np.partition(score, count - 1, axis=1)[:, count - 1 : count]
+    below, equal = score < edge, score == edge
+    needed = count - below.sum(1, keepdims=True)
+    gone = below | (equal & (np.cumsum(equal, 1) <= needed))  # among equals the first go: the same on every machine
+    return np.where(gone, np.float32(0), weight)
 
 
 def prune_magnitude(weight: NDArray[np.float32], sparsity: float, per: str = "matrix") -> NDArray[np.float32]:
