@@ -699,14 +699,14 @@ for n in (1, 16):
 # 2. The crossover in bytes and the crossover on the clock differ. Which contender comes nearest to its bound, and what
 #    holds the others back?
 # 3. With 16 tokens the crossover is lower than with one. Why, although the weights have become no larger?
-# 4. The order of the rows helped one of the three matrices. Why not the pruned weight?
+# 4. A new order of the rows saved many blocks of one of the three matrices, and few of the pruned weight. Why?
 #
 # | points | for |
 # | --- | --- |
-# | 1 | (1) bytes for a value and for a position of both formats, and the own numbers |
-# | 1 | (2) a contender with its bytes and its time, and a cause: gathers one by one, passes over arrays, unpacking |
-# | 1 | (3) the arithmetic grows with the tokens, the traffic does not; the dense product has the faster arithmetic |
-# | 1 | (4) what rows must have in common, with the share of touched blocks against that of a random pattern |
+# | 1 | (1) what each byte of both formats is for, with your own numbers |
+# | 1 | (2) a contender with its bytes and its time, and for another one a cause that fits how it reads its numbers |
+# | 1 | (3) what grows with the tokens and what does not, for the dense and for the sparse product |
+# | 1 | (4) the shares of touched blocks, held against those of the random pattern, and what they say about the rows |
 
 # %% [markdown] id="explain" role="written" points=4
 # ### BEGIN SOLUTION
