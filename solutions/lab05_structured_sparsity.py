@@ -73,7 +73,8 @@ milliseconds_together = None
 # 2:4         0    -0.9   0.3   0   |  0     0    -0.6   0.7
 # ```
 #
-# **1a.** Prune: keep the n largest magnitudes of every m.
+# **1a.** Prune: keep the n largest magnitudes of every m. Write it for whole arrays, for the model has millions of
+# weights: a loop over them would keep you waiting.
 
 
 # %% id="prune_n_m" role="solution"
