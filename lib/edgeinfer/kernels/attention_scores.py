@@ -58,7 +58,7 @@ def _fold(query, scale, offset, center, folded, codes):
 
 
 @compiled(forceinline=True)
-def _dots_vector(bits, keys, codes, first, last, total):
+def _dots_vector(bits, keys, codes, first, last, base, total):
     """total[i, t] = sum over d of key code * query code, blocks first to last of 32 tokens; a lane is a token."""
     per_byte = 8 // bits
     heads, channels = codes.shape
@@ -68,7 +68,7 @@ def _dots_vector(bits, keys, codes, first, last, total):
     flat, out, room = codes.reshape(-1), total.reshape(-1), total.shape[1]
     for block in range(first, last):
         start = block * (channels // step) * 128
-        to = (block - first) * KEY_BLOCK
+        to = (block - base) * KEY_BLOCK
         for i in range(0, heads - heads % 4, 4):  # four query heads share every key that is unpacked
             a0, a1, a2, a3 = nothing, nothing, nothing, nothing
             b0, b1, b2, b3 = nothing, nothing, nothing, nothing
@@ -118,17 +118,17 @@ def _dots_vector(bits, keys, codes, first, last, total):
 
 
 @compiled()
-def _dots_simd(bits, keys, codes, first, last, total):
+def _dots_simd(bits, keys, codes, first, last, base, total):
     if bits == 8:
-        _dots_vector(8, keys, codes, first, last, total)
+        _dots_vector(8, keys, codes, first, last, base, total)
     elif bits == 4:
-        _dots_vector(4, keys, codes, first, last, total)
+        _dots_vector(4, keys, codes, first, last, base, total)
     else:
-        _dots_vector(2, keys, codes, first, last, total)
+        _dots_vector(2, keys, codes, first, last, base, total)
 
 
 @compiled()
-def _dots_portable(bits, keys, codes, first, last, total):
+def _dots_portable(bits, keys, codes, first, last, base, total):
     """The same integers by plain loops over the 32 tokens of a block, which LLVM vectorises for any machine."""
     heads, channels = codes.shape
     step = 4 * (8 // bits)
@@ -147,46 +147,61 @@ def _dots_portable(bits, keys, codes, first, last, total):
                 x, out = np.int32(codes[i, d]), sums[i]
                 for t in range(KEY_BLOCK):
                     out[t] += np.int32(unpacked[t] * x)
-        total[:, (block - first) * KEY_BLOCK : (block - first + 1) * KEY_BLOCK] = sums
+        total[:, (block - base) * KEY_BLOCK : (block - base + 1) * KEY_BLOCK] = sums
+
+
+@compiled()
+def _fold_all(query, scale, offset, center, first, last):
+    """The queries (G, D) of a head, folded with the scales of the groups first to last: codes and what undoes them."""
+    heads, channels = query.shape
+    codes = np.empty((last - first, heads, channels), np.int8)
+    units, constants = np.empty((last - first, heads), np.float32), np.empty((last - first, heads), np.float32)
+    minus = np.empty((last - first, heads), np.int32)
+    wide, folded = np.empty((2, channels), np.float32), np.empty(channels, np.float32)
+    for j in range(last - first):
+        _halves(scale[first + j], wide[0].view(np.int32), wide[0])
+        _halves(offset[first + j], wide[1].view(np.int32), wide[1])
+        for i in range(heads):
+            unit, total, constant = _fold(query[i], wide[0], wide[1], np.float32(center), folded, codes[j, i])
+            units[j, i], minus[j, i], constants[j, i] = unit, center * total, constant
+    return codes, units, minus, constants
+
+
+@compiled()
+def _unfold(total, unit, minus, constant, row):
+    for t in range(row.size):
+        row[t] = unit * np.float32(total[t] - minus) + constant
 
 
 @compiled(forceinline=True)
-def _prepare(query, scale, offset, center, codes, units, totals, constants):
-    """Fold the queries (G, D) of a head with the scales of one group of tokens."""
-    channels = query.shape[1]
-    wide = np.empty((2, channels), np.float32)
-    folded = np.empty(channels, np.float32)
-    _halves(scale, wide[0].view(np.int32), wide[0])
-    _halves(offset, wide[1].view(np.int32), wide[1])
-    for i in range(query.shape[0]):
-        units[i], totals[i], constants[i] = _fold(query[i], wide[0], wide[1], np.float32(center), folded, codes[i])
+def _score(vectors, packed, scale, offset, bits, group_size, query, split, scores, first, last):
+    tokens = scores.shape[2]
+    splits = (tokens + split - 1) // split
+    center = np.int32(1 << (bits - 1))  # codes minus this are small on average, and so is what int8 queries lose
+    total = np.empty((query.shape[1], split), np.int32)
+    for item in range(first, last):
+        h, start = item // splits, item % splits * split
+        end = min(start + split, tokens)
+        low, high = start // group_size, (end + group_size - 1) // group_size
+        codes, units, minus, constants = _fold_all(query[h], scale[h], offset[h], center, low, high)
+        for g in range(low, high):
+            j, at, stop = g - low, max(start, g * group_size), min(end, (g + 1) * group_size)
+            if vectors is None:
+                _dots_portable(bits, packed[h], codes[j], at // KEY_BLOCK, stop // KEY_BLOCK, start // KEY_BLOCK, total)
+            else:
+                _dots_simd(bits, packed[h], codes[j], at // KEY_BLOCK, stop // KEY_BLOCK, start // KEY_BLOCK, total)
+            for i in range(query.shape[1]):
+                part = total[i, at - start : stop - start]
+                _unfold(part, units[j, i], minus[j, i], constants[j, i], scores[h, i, at:stop])
 
 
-def _make(dots):
-    def score(packed, scale, offset, bits, group_size, query, split, scores, first, last):
-        """scores (H, G, S) of work items first to last; item = head * splits + split."""
-        heads, channels = query.shape[1], query.shape[2]
-        tokens = scores.shape[2]
-        splits = (tokens + split - 1) // split
-        center = np.int32(1 << (bits - 1))  # codes minus this are small on average, and so is what int8 queries lose
-        codes, total = np.empty((heads, channels), np.int8), np.empty((heads, split), np.int32)
-        units, totals, constants = np.empty(heads, np.float32), np.empty(heads, np.int32), np.empty(heads, np.float32)
-        for item in range(first, last):
-            h = item // splits
-            at = item % splits * split
-            end = min(at + split, tokens)
-            while at < end:
-                g = at // group_size
-                stop = min((g + 1) * group_size, end)
-                _prepare(query[h], scale[h, g], offset[h, g], center, codes, units, totals, constants)
-                dots(bits, packed[h], codes, at // KEY_BLOCK, stop // KEY_BLOCK, total)
-                for i in range(heads):
-                    minus = center * totals[i]
-                    for t in range(stop - at):
-                        scores[h, i, at + t] = units[i] * np.float32(total[i, t] - minus) + constants[i]
-                at = stop
-
-    return compiled()(score)
+@compiled()
+def score_simd(packed, scale, offset, bits, group_size, query, split, scores, first, last):
+    """scores (H, G, S) of work items first to last; item = head * splits + split."""
+    _score(True, packed, scale, offset, bits, group_size, query, split, scores, first, last)
 
 
-score_simd, score_portable = _make(_dots_simd), _make(_dots_portable)
+@compiled()
+def score_portable(packed, scale, offset, bits, group_size, query, split, scores, first, last):
+    """The same without vector registers. Numba drops a branch on `None` before it compiles what stands in it."""
+    _score(None, packed, scale, offset, bits, group_size, query, split, scores, first, last)

@@ -215,44 +215,53 @@ def _dots_portable(bits, values, planes, group_size, first, last, sums):
                         out[d] += np.int32(unpacked[d] * w)
 
 
-def _make(dots):
-    def weigh(packed, scale, offset, bits, group_size, scores, split, largest, sums, out, first, last):
-        """Work items first to last; item = head * splits + split. largest, sums (H, parts, G), out (H, parts, G, D)."""
-        heads, tokens, channels, groups = scores.shape[1], scores.shape[2], out.shape[3], scale.shape[1]
-        splits = (tokens + split - 1) // split
-        wide, weighted = np.empty((2, split), np.float32), np.empty(split, np.float32)
-        units, constants = np.empty((groups, heads), np.float32), np.empty((groups, heads), np.float32)
-        center = np.float32(128 if bits == 8 else 0)  # 8-bit codes are stored minus 128: the instruction wants signs
-        for item in range(first, last):
-            h, p = item // splits, item % splits
-            start = p * split
-            end = min(start + split, tokens)
-            count = end - start
-            planes = np.empty((groups, 2 * heads, count), np.uint8)
+@compiled(forceinline=True)
+def _weigh(vectors, packed, scale, offset, bits, group_size, scores, split, largest, sums, out, first, last):
+    heads, tokens, channels, groups = scores.shape[1], scores.shape[2], out.shape[3], scale.shape[1]
+    splits = (tokens + split - 1) // split
+    wide, weighted = np.empty((2, split), np.float32), np.empty(split, np.float32)
+    units, constants = np.empty((groups, heads), np.float32), np.empty((groups, heads), np.float32)
+    center = np.float32(128 if bits == 8 else 0)  # 8-bit codes are stored minus 128: the instruction wants signs
+    for item in range(first, last):
+        h, p = item // splits, item % splits
+        start = p * split
+        end = min(start + split, tokens)
+        count = end - start
+        planes = np.empty((groups, 2 * heads, count), np.uint8)
+        for i in range(heads):
+            row = scores[h, i, start:end]
+            largest[h, p, i] = _largest(row, count)
+            _exponentials(row, count, largest[h, p, i])
+            sums[h, p, i] = _sum(row, count)
+        for g in range(groups):
+            _halves(scale[h, g, start:end], wide[0].view(np.int32), wide[0])
+            _halves(offset[h, g, start:end], wide[1].view(np.int32), wide[1])
             for i in range(heads):
                 row = scores[h, i, start:end]
-                largest[h, p, i] = _largest(row, count)
-                _exponentials(row, count, largest[h, p, i])
-                sums[h, p, i] = _sum(row, count)
-            for g in range(groups):
-                _halves(scale[h, g, start:end], wide[0].view(np.int32), wide[0])
-                _halves(offset[h, g, start:end], wide[1].view(np.int32), wide[1])
-                for i in range(heads):
-                    row = scores[h, i, start:end]
-                    high, low = planes[g, 2 * i], planes[g, 2 * i + 1]
-                    units[g, i], constants[g, i] = _planes(row, count, wide[0], wide[1], center, weighted, high, low)
-            total = np.zeros((2 * heads, channels), np.int32)
-            dots(bits, packed[h], planes, group_size, start // VALUE_BLOCK, end // VALUE_BLOCK, total)
-            for i in range(heads):
-                for d in range(channels):
-                    g = d // group_size
-                    whole = np.float32(total[2 * i, d]) * np.float32(256) + np.float32(total[2 * i + 1, d])
-                    out[h, p, i, d] = units[g, i] * whole + constants[g, i]
-
-    return compiled()(weigh)
+                high, low = planes[g, 2 * i], planes[g, 2 * i + 1]
+                units[g, i], constants[g, i] = _planes(row, count, wide[0], wide[1], center, weighted, high, low)
+        total = np.zeros((2 * heads, channels), np.int32)
+        if vectors is None:
+            _dots_portable(bits, packed[h], planes, group_size, start // VALUE_BLOCK, end // VALUE_BLOCK, total)
+        else:
+            _dots_simd(bits, packed[h], planes, group_size, start // VALUE_BLOCK, end // VALUE_BLOCK, total)
+        for i in range(heads):
+            for d in range(channels):
+                g = d // group_size
+                whole = np.float32(total[2 * i, d]) * np.float32(256) + np.float32(total[2 * i + 1, d])
+                out[h, p, i, d] = units[g, i] * whole + constants[g, i]
 
 
-weigh_simd, weigh_portable = _make(_dots_simd), _make(_dots_portable)
+@compiled()
+def weigh_simd(packed, scale, offset, bits, group_size, scores, split, largest, sums, out, first, last):
+    """Work items first to last; item = head * splits + split. largest, sums (H, parts, G), out (H, parts, G, D)."""
+    _weigh(True, packed, scale, offset, bits, group_size, scores, split, largest, sums, out, first, last)
+
+
+@compiled()
+def weigh_portable(packed, scale, offset, bits, group_size, scores, split, largest, sums, out, first, last):
+    """The same without vector registers. Numba drops a branch on `None` before it compiles what stands in it."""
+    _weigh(None, packed, scale, offset, bits, group_size, scores, split, largest, sums, out, first, last)
 
 
 @compiled(fastmath=REASSOCIATE)
