@@ -52,8 +52,9 @@ labs-check: setup ## say whether the committed notebooks are in step with their 
 labs-run: setup ## execute every lab's solution with papermill; HTML reports under reports/labs
 	@$(PY) tools/run_labs.py
 
-grade: setup ## grade a folder of submissions: make grade LAB=lab01_quantization SUBMISSIONS=folder
-	@$(PY) -m edgeinfer.grading grade "$(LAB)" "$(SUBMISSIONS)" --out reports/grades
+grade: setup ## grade a class: make grade LAB=lab01_quantization SUBMISSIONS=folder-or-zip [SCHEDULER=tcp://...] [PARTIAL=1]
+	@$(PY) -m edgeinfer.grading grade "$(LAB)" "$(SUBMISSIONS)" --out reports/grades \
+		$(if $(SCHEDULER),--scheduler "$(SCHEDULER)") $(if $(filter 1,$(PARTIAL)),--partial)
 
 bench: setup-dev ## measure the kernels and the decoder against their peers; writes benchmarks/results
 	@$(PY) benchmarks/run.py

@@ -2,6 +2,8 @@
 """A class with hostile and broken submissions is graded: each gets its verdict, the honest ones their points."""
 
 import csv
+import html
+import inspect
 import json
 import os
 
@@ -162,7 +164,7 @@ def test_what_is_no_notebook_gets_no_points_and_a_sentence(classroom):
         "no_notebook": "holds no notebook",
         "link": "is a link",
         "link_to_folder": "is a link",
-        "archive.zip": "archives are not opened",
+        "archive": "damaged or no zip file",
         "huge": "200 MiB",
         "pipe": "not a regular file",
     }
@@ -281,7 +283,7 @@ def test_an_answer_that_needs_another_gets_the_students_own(sandbox):
         Exercise("two", "", lambda r: [(1.0,)], lambda x: x + 2, (Returns("y"),), needs=("one",)),
     ]
     grader = grading.Grader.__new__(grading.Grader)
-    grader.lab, grader.sandbox, grader.stubs = Lab("l", exercises), sandbox, {}
+    grader.lab, grader.sandbox, grader.stubs, grader.overheads = Lab("l", exercises), sandbox, {}, []
     grader.keys = {e.name: Key(e, e.cases(0)) for e in exercises}
     grader.limits = {e.name: Limits(cpu=5) for e in exercises}
     cells = [
@@ -289,6 +291,32 @@ def test_an_answer_that_needs_another_gets_the_students_own(sandbox):
         {"cell_type": "code", "id": "two", "source": "def two(x): return one(one(x))"},
     ]
     assert [v.status for v in grader.grade_cells(cells)] == ["right", "right"]
+
+
+def test_a_grade_depends_on_the_code_that_judges_and_on_the_kind_of_sandbox(built, sandbox):
+    def state(partial=False, kind=sandbox):
+        return grading.fingerprint(built.lab, b"solution", b"released", kind, partial)
+
+    weak = Sandbox("limits")
+    other = grading.fingerprint(built.lab, b"another", b"released", sandbox, False)
+    assert state() == state() and len({state(), state(partial=True), other}) == 3
+    assert sandbox.kind == "limits" or state() != state(kind=weak)
+    text = inspect.getsource(grading.fingerprint)
+    for module in ("judging", "runner", "notebooks", "partial", "sandboxing", "archives", "__file__"):
+        assert module in text
+
+
+def test_the_speed_and_the_cost_of_the_sandbox_are_reported(classroom):
+    _, out, _ = classroom
+    said = json.loads((out / "run.json").read_text())["speed"]
+    assert "per minute" in said and "The sandbox cost" in said
+    assert html.escape(said) in (out / "index.html").read_text()
+
+
+def test_the_sandbox_tells_its_own_time_from_the_answers(sandbox):
+    spec = {"cells": [("<answer>", "import time\ndef f():\n    time.sleep(0.4); return 1.0")], "function": "f"}
+    run = sandbox.run({**spec, "harness": "", "repeat": False}, [()], Limits(cpu=5))
+    assert run.status == "answered" and 0 < run.overhead <= run.seconds - 0.4
 
 
 @pytest.mark.parametrize("bad", [b"", b"\0", b"\xff\xff\xff\xff", b"\2\0\0\0{}", b"\2\0\0\0[]x", b"\1\0\0\0["])

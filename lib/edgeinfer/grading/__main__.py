@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     grade = commands.add_parser("grade", help="grade a folder of submissions")
     grade.add_argument("lab", help="name of the lab, for example lab01_quantization")
-    grade.add_argument("submissions", help="folder with one notebook or one folder per student")
+    grade.add_argument("submissions", help="folder with one entry per student, or the zip file of the class")
     grade.add_argument(
         "--out",
         type=Path,
@@ -28,6 +28,8 @@ def main(arguments: list[str] | None = None) -> int:
     grade.add_argument("--exercises", type=Path, help="file with the exercises, instead of the library's own")
     grade.add_argument("--sandbox", choices=["bubblewrap", "limits"], help="insist on one way to run answers")
     grade.add_argument("--workers", type=int, default=0, help="answers at the same time (default: one per core)")
+    grade.add_argument("--scheduler", default="", help="address of a Dask scheduler, for example tcp://host:8786")
+    grade.add_argument("--partial", action="store_true", help="let wrong answers keep a part of their points")
     mutants = commands.add_parser("mutants", help="run the mutation suite of a lab and print its score")
     mutants.add_argument("lab")
     options = parser.parse_args(arguments)
@@ -53,6 +55,8 @@ def run_grade(options: argparse.Namespace) -> int:
         labs=options.labs,
         sandbox=Sandbox(options.sandbox),
         workers=options.workers,
+        partial_points=options.partial,
+        scheduler=options.scheduler,
     )
     full = sum(r["score"] == r["points"] for r in records)
     print(f"{len(records)} submissions, {full} with full points; sheets: {out}/grades.csv, pages: {out}/index.html")

@@ -9,14 +9,16 @@ import json
 import os
 import secrets
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.grading import archives, notebooks, partial, report, runner
 from edgeinfer.grading import judge as judging
-from edgeinfer.grading import notebooks, report, runner
+from edgeinfer.grading import sandbox as sandboxing
 from edgeinfer.grading.exercise import EXERCISES, Exercise, Lab, load_lab
 from edgeinfer.grading.judge import Key, Verdict
 from edgeinfer.grading.notebooks import Answer, BadNotebook, Submission
@@ -54,13 +56,25 @@ class Grader:
         released: the released notebook, to recognise untouched cells; may be missing.
         seed: of the hidden inputs.
         sandbox: where answers run.
+        partial_points: whether a wrong answer may keep a part of its points (see `partial`).
 
     Raises:
         GradingError: the solution notebook is missing or unreadable.
     """
 
-    def __init__(self, lab: Lab, solution: Path, released: Path | None, seed: int, sandbox: Sandbox) -> None:
-        self.lab, self.seed, self.sandbox = lab, seed, sandbox
+    partial_points = False
+
+    def __init__(
+        self,
+        lab: Lab,
+        solution: Path,
+        released: Path | None,
+        seed: int,
+        sandbox: Sandbox,
+        partial_points: bool = False,
+    ) -> None:
+        self.lab, self.seed, self.sandbox, self.partial_points = lab, seed, sandbox, partial_points
+        self.overheads: list[float] = []  # seconds of each answer that were the sandbox's, not the answer's
         self.keys = {e.name: Key(e, e.cases(seed)) for e in lab.exercises}
         self.limits = {e.name: self._limits(e) for e in lab.exercises}
         self.solution = read(solution, "make labs writes it")
@@ -106,6 +120,7 @@ class Grader:
         verdicts = none if problem else self.grade_cells(cells)
         return {
             "student": submission.student,
+            "identity": dict(submission.identity),
             "problem": problem,
             "score": sum(v.points for v in verdicts),
             "points": self.points,
@@ -133,7 +148,9 @@ class Grader:
             "repeat": exercise.deterministic,
         }
         key = self.keys[exercise.name]
-        return verdict(key, self.sandbox.run(spec, key.cases, self.limits[exercise.name], self.lab.library))
+        run = self.sandbox.run(spec, key.cases, self.limits[exercise.name], self.lab.library)
+        self.overheads.append(run.overhead)
+        return verdict(key, run, self.partial_points)
 
     def _limits(self, exercise: Exercise) -> Limits:
         wanted = self.keys[exercise.name].wanted
@@ -142,7 +159,7 @@ class Grader:
         return Limits(cpu=cpu, wall=2 * cpu + 8, memory=exercise.memory, answer=8 * size + (1 << 20))
 
 
-def verdict(key: Key, run: Run) -> Verdict:
+def verdict(key: Key, run: Run, partial_points: bool = False) -> Verdict:
     """Judge what came out of the sandbox."""
     if run.status != "answered":
         if "MemoryError" in run.said:
@@ -157,7 +174,11 @@ def verdict(key: Key, run: Run) -> Verdict:
             return Verdict("error", judging.error_text(first, "while the cell was run"))
         if any(o.get("type") == "MemoryError" for o in outcomes if o.get("kind") == "error"):
             return Verdict("memory limit", SAID["memory limit"])
-        return judging.judge(key, outcomes)
+        found = judging.judge(key, outcomes)
+        if partial_points and not found.passed:
+            part = partial.share(key, outcomes, found.status, found.misconception)
+            found = replace(found, points=round(part * key.exercise.points, 2))
+        return found
     except ValueError as error:
         return Verdict("no answer", f"What came back is no valid answer: {error}.")
     except (TypeError, KeyError, AttributeError, OverflowError, MemoryError, RecursionError) as error:
@@ -203,6 +224,19 @@ def load_json(path: Path) -> Any:
         return None
 
 
+def fingerprint(lab: Lab, solution: bytes, released: bytes, sandbox: Sandbox, partial_points: bool) -> str:
+    """Of all that a grade depends on beside submission and seed: a record with another fingerprint is graded again."""
+    return notebooks.digest(
+        solution,
+        released,
+        *(p.read_bytes() for p in sorted((lab.file or EXERCISES).parent.glob("*.py"))),
+        *(Path(m.__file__ or "").read_bytes() for m in (judging, runner, notebooks, partial, sandboxing, archives)),
+        Path(__file__).read_bytes(),
+        sandbox.kind.encode(),
+        bytes([partial_points]),
+    )
+
+
 def grade_class(
     lab_name: str | Path,
     submissions: Path,
@@ -213,18 +247,22 @@ def grade_class(
     sandbox: Sandbox | None = None,
     workers: int = 0,
     seed: int | None = None,
+    partial_points: bool = False,
+    scheduler: Any = "",
     say: Callable[[str], None] = lambda text: print(text, file=sys.stderr),
 ) -> list[dict[str, Any]]:
-    """Grade every submission in a folder; write records, sheets and feedback pages.
+    """Grade every submission of a class; write records, sheets and feedback pages.
 
     Args:
         lab_name: name of the lab, or a file with its exercises.
-        submissions: folder with one entry per student.
+        submissions: folder with one entry per student, or the zip file of the class (see `archives`).
         out: folder for the report; what is there already and still valid is not graded again.
         solutions, labs: where the notebooks of the lab are.
         sandbox: where answers run (default: the best that works here).
-        workers: answers at the same time (default: one per core).
+        workers: answers at the same time (default: one per core, or per thread of the Dask workers).
         seed: of the hidden inputs (default: secret, new for every report folder).
+        partial_points: whether wrong answers may keep a part of their points (see `partial`).
+        scheduler: address of a Dask scheduler, or a connected client; "" grades on this machine.
         say: takes progress lines.
 
     Returns:
@@ -235,41 +273,62 @@ def grade_class(
         FileNotFoundError: no such lab or folder.
     """
     lab = load_lab(lab_name)
-    found = notebooks.collect(submissions, lab.name)
     if out.resolve().is_relative_to(submissions.resolve()):
         raise GradingError(f"the report folder {out} lies inside the submissions; choose another --out")
     sandbox = sandbox or Sandbox()
     solution, released = solutions / f"{lab.name}.ipynb", labs / f"{lab.name}.ipynb"
     (out / "results").mkdir(parents=True, exist_ok=True)
     with locked(out):
-        state = notebooks.digest(
-            *(p.read_bytes() if p.is_file() else b"" for p in (solution, released)),
-            *(p.read_bytes() for p in sorted((lab.file or EXERCISES).parent.glob("*.py"))),
-            *(Path(m.__file__ or "").read_bytes() for m in (judging, runner, notebooks)),
-            sandbox.kind.encode(),
-        )
+        found = archives.gather(submissions, lab.name, out / "unpacked")
+        ours, theirs = (p.read_bytes() if p.is_file() else b"" for p in (solution, released))
+        state = fingerprint(lab, ours, theirs, sandbox, partial_points)
         before = load_json(out / "run.json") or {}
         if seed is None:
             seed = before["seed"] if before.get("state") == state else secrets.randbits(62)
-        grader = Grader(lab, solution, released, seed, sandbox)
+        grader = Grader(lab, solution, released, seed, sandbox, partial_points)
         say(f"sandbox: {sandbox.describe()}")
         grader.grade_reference()
         say(f"{lab.name}: the reference solution gets all {grader.points:g} points; {len(found)} submissions")
-        write_json(
-            out / "run.json",
-            {"state": state, "seed": seed, "lab": lab.name, "sandbox": sandbox.describe()},
-            private=True,
-        )
-        records = grade_all(grader, found, out, state, workers, say)
-        report.write(out, lab, grader.written, records, sandbox.describe())
+        run = {"state": state, "seed": seed, "lab": lab.name, "sandbox": sandbox.describe()}
+        write_json(out / "run.json", run, private=True)
+        remote = None
+        if scheduler:
+            from edgeinfer.grading import spread
+
+            job = spread.Job(str(lab_name), ours, theirs, seed, partial_points, state)
+            remote = spread.Remote(scheduler, job, say)
+        grader.overheads.clear()
+        started = time.monotonic()
+        try:
+            records, new = grade_all(grader, found, out, state, workers, say, remote)
+        finally:
+            if remote is not None:
+                remote.close()
+        speed = before.get("speed", "")
+        if new:
+            speed = report.speed(new, time.monotonic() - started, grader.overheads, remote.slots if remote else 0)
+            say(speed)
+        write_json(out / "run.json", {**run, "speed": speed}, private=True)
+        report.write(out, lab, grader.written, records, sandbox.describe(), speed)
     return records
 
 
 def grade_all(
-    grader: Grader, found: list[Submission], out: Path, state: str, workers: int, say: Callable[[str], None]
-) -> list[dict[str, Any]]:
-    """All submissions on all cores; records that are still valid are taken as they are."""
+    grader: Grader,
+    found: list[Submission],
+    out: Path,
+    state: str,
+    workers: int,
+    say: Callable[[str], None],
+    remote: Any = None,
+) -> tuple[list[dict[str, Any]], int]:
+    """All submissions on all cores, or all Dask workers; records that are still valid are taken as they are.
+
+    Returns:
+        the records, and how many of them were graded now.
+    """
     records: dict[str, dict[str, Any]] = {}
+    graded: list[str] = []
 
     def one(submission: Submission) -> dict[str, Any]:
         data: bytes | None = None
@@ -277,33 +336,42 @@ def grade_all(
             try:
                 data = notebooks.read_bytes(submission.path)
             except BadNotebook as error:
-                submission = Submission(submission.student, None, str(error))
+                submission = replace(submission, path=None, problem=str(error))
         mark = notebooks.digest(
             state.encode(),
             str(grader.seed).encode(),
-            submission.student.encode(),
-            submission.problem.encode(),
+            submission.student.encode("utf-8", "replace"),
+            submission.problem.encode("utf-8", "replace"),
             data or b"",
         )
         file = out / "results" / f"{report.safe_name(submission.student)}.json"
         known = load_json(file)
         if isinstance(known, dict) and known.get("mark") == mark:
-            return known
-        record = {**grader.grade(submission, data), "mark": mark}
+            return {**known, "identity": dict(submission.identity)}
+        if remote is None:
+            made = grader.grade(submission, data)
+        else:
+            made, overheads = remote.grade(submission, data)
+            grader.overheads.extend(overheads)
         if grader.sandbox.stop.is_set():
             raise InterruptedError
+        record = {**made, "mark": mark}
         write_json(file, record)
+        graded.append(submission.student)
         return record
 
-    pool = concurrent.futures.ThreadPoolExecutor(workers or available_cores())
+    pool = concurrent.futures.ThreadPoolExecutor(workers or (remote.slots if remote else available_cores()))
+    started = time.monotonic()
     try:
         jobs = {pool.submit(one, s): s for s in found}
         for done, job in enumerate(concurrent.futures.as_completed(jobs), 1):
             records[jobs[job].student] = job.result()
             if done == len(jobs) or done % 10 == 0:
-                say(f"{done} of {len(jobs)} submissions")
+                say(report.progress(done, len(jobs), len(graded), time.monotonic() - started))
     except KeyboardInterrupt:
         grader.sandbox.stop.set()
+        if remote is not None:
+            remote.stop()
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -312,7 +380,7 @@ def grade_all(
         if old.name not in keep:
             with suppress(OSError):
                 old.unlink()
-    return [records[s.student] for s in found]
+    return [records[s.student] for s in found], len(graded)
 
 
 def available_cores() -> int:

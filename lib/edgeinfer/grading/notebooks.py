@@ -1,4 +1,4 @@
-"""Finds the submissions of a class and takes the answers out of their notebooks.
+"""Reads the notebooks of a class and takes the answers out of them.
 
 Trusts no file: a link, a pipe, bytes that are no notebook become a sentence for this one student. Runs nothing.
 """
@@ -11,7 +11,8 @@ import os
 import re
 import stat
 import tokenize
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ class Submission:
     student: str
     path: Path | None
     problem: str = ""
+    identity: Mapping[str, str] = field(default_factory=dict)  # what the learning platform's file names tell
 
 
 @dataclass(frozen=True)
@@ -40,41 +42,6 @@ class Answer:
 
 class BadNotebook(Exception):
     """One sentence: why this file cannot be graded."""
-
-
-def collect(folder: Path, lab: str) -> list[Submission]:
-    """The submissions in a folder: `STUDENT.ipynb`, `STUDENT/LAB.ipynb`, or nbgrader's `STUDENT/LAB/LAB.ipynb`.
-
-    Args:
-        folder: one entry per student.
-        lab: name of the lab.
-
-    Raises:
-        FileNotFoundError: "no folder of submissions: ..."
-    """
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"no folder of submissions: {folder} is no folder; expected one notebook or folder per student"
-        )
-    found: dict[str, Submission] = {}
-    for entry in sorted(folder.iterdir(), key=lambda p: p.name):
-        name = entry.name.encode("utf-8", "replace").decode("utf-8", "replace")
-        if name.startswith("."):
-            continue
-        student = name.removesuffix(".ipynb")
-        if student in found:
-            found[student] = Submission(
-                student, None, f"There are two submissions: {student} and {student}.ipynb; remove one."
-            )
-        elif entry.is_symlink():
-            found[student] = Submission(student, None, "The submission is a link, not a file.")
-        elif entry.is_dir():
-            found[student] = from_folder(entry, student, lab)
-        elif name.endswith(".ipynb"):
-            found[student] = Submission(student, entry)
-        else:
-            found[name] = Submission(name, None, f"{name} is no notebook (.ipynb); archives are not opened.")
-    return list(found.values())
 
 
 def from_folder(folder: Path, student: str, lab: str) -> Submission:
@@ -103,7 +70,7 @@ def from_folder(folder: Path, student: str, lab: str) -> Submission:
     return Submission(student, None, f"There are {len(named)} notebooks; expected one, {lab}.ipynb.")
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, most: int = MAX_NOTEBOOK) -> bytes:
     """The bytes of a regular file.
 
     Raises:
@@ -118,12 +85,12 @@ def read_bytes(path: Path) -> bytes:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise BadNotebook("The notebook is not a regular file.")
-        if status.st_size > MAX_NOTEBOOK:
+        if status.st_size > most:
             raise BadNotebook(
-                f"The notebook has {status.st_size >> 20} MiB, at most {MAX_NOTEBOOK >> 20} are read: clear the "
+                f"The notebook has {status.st_size >> 20} MiB, at most {most >> 20} are read: clear the "
                 "outputs and hand it in again."
             )
-        return file.read(MAX_NOTEBOOK + 1)
+        return file.read(most + 1)
 
 
 def read_cells(data: bytes) -> list[dict[str, Any]]:

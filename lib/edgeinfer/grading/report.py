@@ -1,28 +1,40 @@
-"""Writes what a class gets back: sheets (CSV), one feedback page per student, one page for the instructor.
+"""Writes what a class gets back: the sheets, one feedback page per student, one page for the instructor.
 
-Everything that comes from a student is text here, never markup, never a formula of a spreadsheet. Judges nothing.
+Everything that comes from a student is text here, never markup. Judges nothing.
 """
 
-import csv
-import hashlib
 import html
-import io
-import re
+import statistics
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.grading.exercise import Lab
+from edgeinfer.grading import sheets
+from edgeinfer.grading.exercise import Exercise, Lab
+from edgeinfer.grading.sheets import put, safe_name
 
 STYLE = """
-:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:50rem;margin:2rem auto;padding:0 1rem}
+:root{color-scheme:light dark}body{font:16px/1.5 system-ui,sans-serif;max-width:52rem;margin:2rem auto;padding:0 1rem}
 table{border-collapse:collapse;width:100%}th,td{text-align:left;padding:.3rem .6rem;border-bottom:1px solid #8886}
-section{border-left:4px solid #b45309;padding:.1rem 1rem;margin:1rem 0}section.right{border-color:#1b7f4d}
-section.none{border-color:#6b7280}pre{white-space:pre-wrap;overflow-wrap:anywhere}.bar{background:#2563eb;height:.8em;display:inline-block}
+td.n,th.n{text-align:right;font-variant-numeric:tabular-nums}
+section{border-left:4px solid #b45309;padding:.1rem 1rem;margin:1rem 0}
+section.right{border-color:#1b7f4d}section.none{border-color:#6b7280}pre{white-space:pre-wrap;overflow-wrap:anywhere}
+.bar{background:#2563eb;height:.8em;display:inline-block}.weak{border:2px solid #b45309;padding:.5rem 1rem}
 """
+BINS = 10
+WHAT_IT_MEANS = {
+    "not attempted": "The cell is as it was handed out, or returns nothing.",
+    "cell missing": "Do not delete or rename the cells of the lab; they are found by their id.",
+    "cell doubled": "Do not copy the cells of the lab; which one counts would be a guess.",
+    "syntax error": "Python could not read the cell. Run it once before handing in.",
+    "error": "The code raised an exception. The grader runs this cell alone: helpers and imports belong into it.",
+    "time limit": "Try the function on a larger input at home; a loop that ends in seconds there may not end here.",
+}
 
 
-def write(out: Path, lab: Lab, written: list[Any], records: list[dict[str, Any]], sandbox: str) -> None:
+def write(
+    out: Path, lab: Lab, written: list[Any], records: list[dict[str, Any]], sandbox: str, speed: str = ""
+) -> None:
     """Write every sheet and page of one class.
 
     Args:
@@ -31,37 +43,9 @@ def write(out: Path, lab: Lab, written: list[Any], records: list[dict[str, Any]]
         written: written answers (name, points) that a person grades.
         records: one per student.
         sandbox: how the answers were run, in one sentence.
+        speed: how long it took, in one sentence.
     """
-    names = [e.name for e in lab.exercises]
-    columns = ["student", "lab", "score", "max", "problem", *names, *(f"{n}_misconception" for n in names)]
-    columns += [f"{w.name} (graded by hand, max {w.points:g})" for w in written]
-    rows = []
-    for r in records:
-        x = r["exercises"]
-        found = [x[n]["misconception"] or ("" if x[n]["status"] == "right" else x[n]["status"]) for n in names]
-        points = [f"{x[n]['points']:g}" for n in names]
-        rows.append(
-            [
-                r["student"],
-                lab.name,
-                f"{r['score']:g}",
-                f"{r['points']:g}",
-                r["problem"],
-                *points,
-                *found,
-                *("" for _ in written),
-            ]
-        )
-    put(out / "grades.csv", sheet(columns, rows))
-    total = records[0]["points"] if records else 0
-    canvas = [[r["student"], "", "", r["student"], "", f"{r['score']:g}"] for r in records]
-    first = ["    Points Possible", "", "", "", "", f"{total:g}"]
-    put(
-        out / "canvas.csv",
-        sheet(["Student", "ID", "SIS User ID", "SIS Login ID", "Section", lab.name], [first, *canvas]),
-    )
-    moodle = [[r["student"], f"{r['score']:g}", f"{total:g}", feedback_line(r)] for r in records]
-    put(out / "moodle.csv", sheet(["username", lab.name, "maximum grade", "feedback"], moodle))
+    sheets.write(out, lab, written, records)
     pages = out / "feedback"
     pages.mkdir(exist_ok=True)
     keep = set()
@@ -72,44 +56,27 @@ def write(out: Path, lab: Lab, written: list[Any], records: list[dict[str, Any]]
     for old in pages.glob("*.html"):
         if old.name not in keep:
             old.unlink()
-    put(out / "index.html", overview(lab, records, sandbox))
+    put(out / "index.html", overview(lab, records, sandbox, speed))
 
 
-def put(path: Path, text: str) -> None:
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(text, encoding="utf-8", newline="")
-    part.replace(path)
+def speed(graded: int, seconds: float, overheads: list[float], slots: int = 0) -> str:
+    """How long the run took and what the sandbox cost, in one sentence."""
+    where = f" on {slots} threads of Dask workers" if slots else ""
+    text = f"{graded} submissions graded in {seconds:.1f} s{where}: {60 * graded / max(seconds, 1e-9):.0f} per minute."
+    if overheads:
+        middle, most = statistics.median(overheads), max(overheads)
+        text += (
+            f" The sandbox cost {middle:.2f} s per answer (median; most {most:.2f} s), before and after the answer's "
+            f"own time, {sum(overheads) / max(graded, 1):.2f} s per submission."
+        )
+    return text
 
 
-def safe_name(student: str) -> str:
-    """A file name for any student's name; different names never share one."""
-    plain = re.sub(r"[^A-Za-z0-9_-]", "_", student)[:60]
-    return (
-        plain if plain == student else f"{plain}-{hashlib.sha256(student.encode('utf-8', 'replace')).hexdigest()[:10]}"
-    )
-
-
-def sheet(columns: list[str], rows: list[list[str]]) -> str:
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\r\n")
-    writer.writerow([cell(c) for c in columns])
-    writer.writerows([[cell(c) for c in row] for row in rows])
-    return out.getvalue()
-
-
-def cell(text: str) -> str:
-    """No control characters, and no start that a spreadsheet takes for a formula."""
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", text)
-    return f"'{text}" if text[:1] in "=+-@" and not re.fullmatch(r"-?[\d.]+", text) and text else text
-
-
-def feedback_line(record: dict[str, Any]) -> str:
-    if record["problem"]:
-        return str(record["problem"])
-    return "; ".join(
-        f"{n}: {v['status']}" + (f" ({v['misconception']})" if v["misconception"] else "")
-        for n, v in record["exercises"].items()
-    )
+def progress(done: int, total: int, graded: int, seconds: float) -> str:
+    """One line: a bar, how many, how fast."""
+    filled = round(20 * done / max(total, 1))
+    pace = f", {60 * graded / seconds:.0f} per minute" if graded and seconds > 0 else ""
+    return f"[{'#' * filled}{'.' * (20 - filled)}] {done} of {total} submissions{pace}"
 
 
 def page(title: str, body: str) -> str:
@@ -123,55 +90,142 @@ def page(title: str, body: str) -> str:
 
 
 def feedback(lab: Lab, written: list[Any], record: dict[str, Any]) -> str:
-    """The page of one student."""
+    """The page of one student: what each exercise earned, what was misunderstood, what it had to return."""
     body = [
         f"<h1>{html.escape(lab.name)}</h1><p>{html.escape(record['student'])}: "
-        f"{record['score']:g} of {record['points']:g} points</p>"
+        f"{record['score']:g} of {record['points']:g} points"
+        + (" for the exercises; written answers are graded by a person and come on top.</p>" if written else "</p>")
     ]
     if record["problem"]:
         body.append(f"<section><p>{html.escape(record['problem'])}</p></section>")
-    else:
-        for e in lab.exercises:
-            v = record["exercises"][e.name]
-            style = {"right": "right", "not attempted": "none"}.get(v["status"], "wrong")
-            name = f" · {html.escape(v['misconception'].replace('-', ' '))}" if v["misconception"] else ""
-            body.append(
-                f'<section class="{style}"><h2><code>{e.name}</code>: {v["points"]:g} of {e.points:g}</h2>'
-                f"<p><strong>{html.escape(v['status'])}</strong>{name}</p><pre>{html.escape(v['message'])}</pre></section>"
-            )
-        for w in written:
-            text = record["written"].get(w.name, "") or "(empty)"
-            body.append(
-                f'<section class="none"><h2>{html.escape(w.name)}: graded by hand, up to {w.points:g}</h2>'
-                f"<pre>{html.escape(text)}</pre></section>"
-            )
+        return page(f"{lab.name}: feedback", "".join(body))
+    rows = []
+    for e in lab.exercises:
+        v = record["exercises"][e.name]
+        rows.append(
+            f'<tr><td><a href="#{e.name}"><code>{e.name}</code></a></td><td>{html.escape(v["status"])}</td>'
+            f'<td class="n">{v["points"]:g} of {e.points:g}</td></tr>'
+        )
+    head = '<tr><th>exercise</th><th>result</th><th class="n">points</th></tr>'
+    body.append(f"<table>{head}{''.join(rows)}</table>")
+    body += [exercise_feedback(e, record["exercises"][e.name]) for e in lab.exercises]
+    for w in written:
+        text = record["written"].get(w.name, "") or "(empty)"
+        body.append(
+            f'<section class="none"><h2>{html.escape(w.name)}: graded by hand, up to {w.points:g}</h2>'
+            f"<p>You wrote:</p><pre>{html.escape(text)}</pre></section>"
+        )
+    body.append(
+        "<p>Each function was called on inputs that nobody has seen before, and what it returned was compared with an "
+        "independent computation. The inputs are drawn like those of the lab's own checks.</p>"
+    )
     return page(f"{lab.name}: feedback", "".join(body))
 
 
-def overview(lab: Lab, records: list[dict[str, Any]], sandbox: str) -> str:
-    """The page of the instructor: distribution, exercises, misconceptions, students."""
-    total = sum(e.points for e in lab.exercises)
-    body = [f"<h1>{html.escape(lab.name)}: {len(records)} submissions</h1><p>Sandbox: {html.escape(sandbox)}</p>"]
-    body.append("<h2>Scores</h2><table><tr><th>score</th><th>students</th><th></th></tr>")
-    scores = Counter(r["score"] for r in records)
-    for score in sorted(scores, reverse=True):
-        width = 20 * scores[score] / max(scores.values())
-        body.append(
-            f"<tr><td>{score:g} of {total:g}</td><td>{scores[score]}</td>"
-            f"<td><span class=bar style='width:{width:.1f}em'></span></td></tr>"
-        )
-    body.append("</table><h2>Exercises</h2><table><tr><th>exercise</th><th>right</th><th>what else</th></tr>")
-    for e in lab.exercises:
-        verdicts = [r["exercises"][e.name] for r in records]
-        other = Counter(v["misconception"] or v["status"] for v in verdicts if v["status"] != "right")
-        words = ", ".join(f"{html.escape(n)} {k}" for n, k in other.most_common())
-        right = sum(v["status"] == "right" for v in verdicts)
-        body.append(f"<tr><td><code>{e.name}</code></td><td>{right} of {len(records)}</td><td>{words}</td></tr>")
-    body.append("</table><h2>Students</h2><table><tr><th>student</th><th>score</th><th>remark</th></tr>")
+def exercise_feedback(e: Exercise, v: dict[str, Any]) -> str:
+    style = {"right": "right", "not attempted": "none"}.get(v["status"], "wrong")
+    name = f" · {html.escape(v['misconception'].replace('-', ' '))}" if v["misconception"] else ""
+    text = [
+        f'<section class="{style}" id="{e.name}"><h2><code>{e.name}</code>: {v["points"]:g} of {e.points:g}</h2>'
+        f"<p><strong>{html.escape(v['status'])}</strong>{name}</p><pre>{html.escape(v['message'])}</pre>"
+    ]
+    if v["status"] in WHAT_IT_MEANS:
+        text.append(f"<p>{WHAT_IT_MEANS[v['status']]}</p>")
+    if v["status"] != "right" and e.contract not in v["message"]:
+        text.append(f"<p>It had to keep this contract: {html.escape(e.contract)}</p>")
+    return "".join([*text, "</section>"])
+
+
+def overview(lab: Lab, records: list[dict[str, Any]], sandbox: str, speed: str = "") -> str:
+    """The page of the instructor: distribution, item analysis, misconceptions, students."""
+    weak = ' class="weak"' if sandbox.startswith("WEAK") else ""
+    body = [
+        f"<h1>{html.escape(lab.name)}: {len(records)} submissions</h1><p{weak}>Sandbox: {html.escape(sandbox)}</p>",
+        f"<p>{html.escape(speed)}</p>" if speed else "",
+        distribution(lab, records),
+        items(lab, records),
+        misconceptions(lab, records),
+        '<h2>Students</h2><table><tr><th>student</th><th class="n">score</th><th>remark</th></tr>',
+    ]
     for r in records:
         link = f"feedback/{safe_name(r['student'])}.html"
+        late = r.get("identity", {}).get("late", "")
+        remark = html.escape("; ".join(t for t in (late, r["problem"]) if t))
         body.append(
-            f'<tr><td><a href="{link}">{html.escape(r["student"])}</a></td><td>{r["score"]:g}</td>'
-            f"<td>{html.escape(r['problem'])}</td></tr>"
+            f'<tr><td><a href="{link}">{html.escape(r["student"])}</a></td><td class="n">{r["score"]:g}</td>'
+            f"<td>{remark}</td></tr>"
         )
     return page(f"{lab.name}: class", "".join([*body, "</table>"]))
+
+
+def distribution(lab: Lab, records: list[dict[str, Any]]) -> str:
+    """How many students are in which tenth of the score, with quartiles."""
+    total = sum(e.points for e in lab.exercises)
+    scores = sorted(r["score"] for r in records)
+    if not scores or not total:
+        return ""
+    quarters = statistics.quantiles(scores, n=4, method="inclusive") if len(scores) > 1 else scores * 3
+    counts = Counter(min(int(BINS * s / total), BINS - 1) for s in scores)
+    rows = []
+    for k in reversed(range(BINS)):
+        width = 20 * counts[k] / max(counts.values())
+        upper = "" if k == BINS - 1 else f" to below {total * (k + 1) / BINS:g}"
+        rows.append(
+            f'<tr><td>{total * k / BINS:g}{upper}</td><td class="n">{counts[k]}</td>'
+            f"<td><span class=bar style='width:{width:.1f}em'></span></td></tr>"
+        )
+    return (
+        f"<h2>Scores</h2><p>{total:g} points in all. Mean {statistics.fmean(scores):.2f}, median {quarters[1]:g}, "
+        f"quarter of the class below {quarters[0]:g}, quarter above {quarters[2]:g}.</p>"
+        f'<table><tr><th>points</th><th class="n">students</th><th></th></tr>{"".join(rows)}</table>'
+    )
+
+
+def items(lab: Lab, records: list[dict[str, Any]]) -> str:
+    """Item analysis: how hard each exercise was, and whether it tells strong from weak students."""
+    names = ["right", "attempted", "discrimination"]
+    head = f"<th>exercise</th>{''.join(f'<th class=n>{n}</th>' for n in names)}<th>what else</th>"
+    rows = []
+    for e in lab.exercises:
+        verdicts = [r["exercises"][e.name] for r in records]
+        other = Counter(v["status"] for v in verdicts if v["status"] not in ("right", "wrong"))
+        words = ", ".join(f"{html.escape(n)} {k}" for n, k in other.most_common())
+        right = sum(v["status"] == "right" for v in verdicts)
+        tried = sum(v["status"] not in ("not attempted", "no notebook", "cell missing") for v in verdicts)
+        rest = [r["score"] - v["points"] for r, v in zip(records, verdicts, strict=True)]
+        tells = correlation([float(v["status"] == "right") for v in verdicts], rest)
+        rows.append(
+            f'<tr><td><code>{e.name}</code></td><td class="n">{right} of {len(records)}</td><td class="n">{tried}</td>'
+            f'<td class="n">{tells}</td><td>{words}</td></tr>'
+        )
+    return (
+        f"<h2>Exercises</h2><table><tr>{head}</tr>{''.join(rows)}</table>"
+        "<p>Discrimination: correlation of a right answer with the points of the other exercises. Near 1: those who "
+        "solve the rest solve this. Near 0 or below: look at the exercise before you look at the class.</p>"
+    )
+
+
+def correlation(a: list[float], b: list[float]) -> str:
+    """Pearson's, or a dash where one side does not vary."""
+    if len(set(a)) < 2 or len(set(b)) < 2:
+        return "–"
+    return f"{statistics.correlation(a, b):.2f}"
+
+
+def misconceptions(lab: Lab, records: list[dict[str, Any]]) -> str:
+    """Which misunderstanding how often, with what the students were told."""
+    rows = []
+    for e in lab.exercises:
+        wrong = [v for r in records if (v := r["exercises"][e.name])["status"] == "wrong"]
+        said = {m.name: m.says for m in e.misconceptions}
+        for name, count in Counter(v["misconception"] for v in wrong).most_common():
+            text = said.get(name, "") if name else "Wrong in a way that no known misconception explains."
+            label = html.escape(name.replace("-", " ")) if name else "(not named)"
+            rows.append(
+                f'<tr><td><code>{e.name}</code></td><td>{label}</td><td class="n">{count} of {len(wrong)}</td>'
+                f"<td>{html.escape(text)}</td></tr>"
+            )
+    if not rows:
+        return ""
+    head = '<th>exercise</th><th>misconception</th><th class="n">wrong answers</th><th>what they were told</th>'
+    return f"<h2>Misconceptions</h2><table><tr>{head}</tr>{''.join(rows)}</table>"

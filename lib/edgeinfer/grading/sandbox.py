@@ -51,12 +51,16 @@ class Limits:
 
 @dataclass(frozen=True)
 class Run:
-    """What came out of the sandbox: `status` is "answered" or what ended it; `data` the untrusted bytes."""
+    """What came out of the sandbox: `status` is "answered" or what ended it; `data` the untrusted bytes.
+
+    `overhead`: the part of `seconds` that is not the answer's: until its code may begin, and after it is ended.
+    """
 
     status: str
     data: bytes = b""
     said: str = ""
     seconds: float = 0
+    overhead: float = 0
 
 
 class Sandbox:
@@ -121,11 +125,15 @@ class Sandbox:
                 start_new_session=True,
                 **options,
             )
+            ready: list[float] = []
             try:
-                status, data, said = self._watch(process, message, limits)
+                status, data, said = self._watch(process, message, limits, ready)
             finally:
+                over = time.monotonic()
                 self._end(process)
-            return Run(status, data, said, time.monotonic() - started)
+            now = time.monotonic()
+            overhead = (ready[0] if ready else over) - started + now - over
+            return Run(status, data, said, now - started, overhead)
 
     @contextlib.contextmanager
     def _slot(self) -> Iterator[int]:
@@ -153,8 +161,10 @@ class Sandbox:
             environment = {**ENVIRONMENT, "HOME": scratch, "TMPDIR": scratch}
             yield [*python, str(RUNNER), site_packages()], {"cwd": scratch, "env": environment}
 
-    def _watch(self, process: subprocess.Popen[bytes], message: bytes, limits: Limits) -> tuple[str, bytes, str]:
-        """Feed the message and read the answer under every limit at once."""
+    def _watch(
+        self, process: subprocess.Popen[bytes], message: bytes, limits: Limits, ready_at: list[float]
+    ) -> tuple[str, bytes, str]:
+        """Feed the message and read the answer under every limit at once; notes when the answer's own time began."""
         assert process.stdin is not None and process.stdout is not None and process.stderr is not None
         started = time.monotonic()
         end = started + START_UP
@@ -196,7 +206,8 @@ class Sandbox:
                         return "output limit", b"", said.decode(errors="replace")
                 else:
                     if not answer:  # the runner says that it is ready: now the answer's own time begins
-                        end = time.monotonic() + limits.wall
+                        ready_at.append(time.monotonic())
+                        end = ready_at[0] + limits.wall
                     answer += piece
                     if len(answer) > limits.answer:
                         return "output limit", b"", said.decode(errors="replace")
