@@ -2,8 +2,8 @@
 
 Knows importances, tiles of rows, groups of columns; knows nothing of models. Two levels: inside a tile of V rows whole
 columns go first (vectors of V weights), then n of m weights stay in the columns that are left. Rows are dealt to tiles,
-and the kept columns of each tile to groups, by rounds of sampling, clustering and assignment. Where the paper solves
-each assignment exactly, pairs are exchanged here until no exchange helps. Source: hierarchical-nm.
+and the kept columns of each tile to groups, by rounds of sampling, clustering and assignment. An assignment is improved
+by exchanging pairs until no exchange helps; the tests hold it against an exact solver. Source: hierarchical-nm.
 """
 
 from __future__ import annotations
