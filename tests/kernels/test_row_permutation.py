@@ -75,6 +75,16 @@ def test_choice_saves_most_of_what_the_best_order_could_on_unseen_matrices(choos
     assert best > 0 and ours / best > 0.8
 
 
+def test_what_is_learned_on_small_matrices_holds_for_larger_ones_and_another_cache(chooser):
+    larger = row_permutation.Chooser(chooser.weights, capacity=96)
+    ours = best = 0.0
+    for matrix in sparse_patterns.gallery(512, seed=11).values():
+        counted = count_misses(matrix, 96)
+        ours += np.log(counted["as is"] / counted[larger.choose(matrix).name])
+        best += np.log(counted["as is"] / min(counted.values()))
+    assert ours / best > 0.8
+
+
 def test_choice_leaves_an_ordered_band_alone_and_moves_a_shuffled_one(chooser):
     band = sparse_patterns.banded(128, 128, 6, seed=5)
     assert chooser.choose(band).name == "as is"

@@ -17,7 +17,7 @@ from edgeinfer.kernels.reuse import misses
 from edgeinfer.kernels.simd import compiled
 from edgeinfer.kernels.spmm import CSR
 
-RUNS = (4, 16, 64, 256)  # lengths of the runs of rows that a sample looks at
+SHARES = (0.25, 0.5, 1.0, 2.0)  # of the cache: where a sampled run of rows is looked at
 
 
 def _as_is(matrix: CSR) -> NDArray[np.int64]:
@@ -123,35 +123,44 @@ def cost_bytes(matrix: CSR, name: str) -> int:
     return ORDERS[name][1] * matrix.entries + sort + 2 * matrix.nbytes + 8 * rows
 
 
-def sample_features(matrix: CSR, order: NDArray[np.int64], capacity: int, samples: int = 16, seed: int = 0) -> NDArray:
-    """What the predictor sees of an order: reuse within sampled runs of rows, and whether the cache holds a run.
+def sample_features(
+    matrix: CSR, order: NDArray[np.int64], capacity: int, samples: int = 48, seed: int = 0
+) -> NDArray[np.float64]:
+    """What the predictor sees of an order: how fast runs of rows fill a part of the cache with columns.
+
+    From some rows on, rows are read in the order until their columns would fill a share of the cache; the logarithm of
+    columns over entries says how little is used again. Measured in caches, not in rows, it means the same for matrices
+    and caches of any size.
 
     Args:
         matrix: sparse, in its own order.
         order: (N,) the order to look at.
         capacity: rows of the dense operand that fit into the cache.
-        samples: runs of each length.
+        samples: runs that are read.
         seed: which runs.
 
     Returns:
-        (features,) float64.
+        (1 + len(SHARES),) float64, the first one is 1.
     """
     rng = np.random.default_rng(seed)
     upto = np.cumsum(matrix.row_lengths[order])
-    found = [1.0]
-    for run in RUNS:
-        # drawn by entries, not by rows: a long row has as large a share of the sample as of the work
-        first = np.searchsorted(upto, rng.integers(0, max(1, matrix.entries), samples), side="right")
-        fresh, distinct = [], []
-        for start in np.maximum(0, np.minimum(first - rng.integers(0, run, samples), len(order) - run)):
-            rows = order[start : start + run]
-            columns = np.concatenate([matrix.indices[matrix.indptr[r] : matrix.indptr[r + 1]] for r in rows])
-            distinct.append(len(np.unique(columns)))
-            fresh.append(distinct[-1] / max(1, len(columns)))
-        share = np.log(max(float(np.mean(fresh)), 1e-6))
-        held = min(1.0, capacity / max(1.0, float(np.mean(distinct))))
-        found += [share, held, held * share]
-    return np.array(found)
+    # drawn by entries, not by rows: a long row has as large a share of the sample as of the work
+    starts = np.searchsorted(upto, rng.integers(0, max(1, matrix.entries), samples), side="right")
+    fresh = np.zeros(len(SHARES))
+    for start in starts:
+        seen: set[int] = set()
+        used = reached = 0
+        for row in order[start:]:
+            columns = matrix.indices[matrix.indptr[row] : matrix.indptr[row + 1]].tolist()
+            used += len(columns)
+            seen.update(columns)
+            while reached < len(SHARES) and len(seen) >= SHARES[reached] * capacity:
+                fresh[reached] += len(seen) / max(1, used)
+                reached += 1
+            if reached == len(SHARES):
+                break
+        fresh[reached:] += len(seen) / max(1, used)  # the rows came to an end: all their columns fit
+    return np.array([1.0, *np.log(np.maximum(fresh / samples, 1e-6))])
 
 
 @dataclass(frozen=True)
