@@ -317,27 +317,18 @@ def _row_many(values, p, count, columns, c, x, base, y, at):
     store_f32x16(y, at, add_f32(add_f32(a0, a1), add_f32(a2, a3)))
 
 
-@compiled(forceinline=True)
-def _write(total, chunk_size, y, first_row, tall):
-    """total (chunks, 64 rows, 16) into y (B, N)."""
-    for b in range(y.shape[0]):
-        at = b // 16 * chunk_size + b % 16
-        for r in range(tall):
-            y[b, first_row + r] = total[at + 16 * r]
-
-
 @compiled()
 def bitmap_visit(masks, values, starts, words, x, y, first, last):
-    """Strips first..last by visiting non-zeros. x (chunks, 64 * words, 16), y (B, N)."""
-    chunks, rows = x.shape[0], y.shape[1]
+    """Strips first..last by visiting non-zeros. x (chunks, 64 * words, 16), y (N, chunks, 16)."""
+    chunks, rows = x.shape[0], y.shape[0]
     tiles = -(-words // TILE)
     columns = np.empty(STRIP * TILE * WORD + WORD, np.uint8)
     counts = np.empty(STRIP, np.int64)
-    total = _aligned(chunks * STRIP * 16)
+    flat_y = y.reshape(-1)
     for strip in range(first, last):
         tall = min(STRIP, rows - strip * STRIP)
         at = strip * STRIP * words
-        total[:] = np.float32(0)
+        y[strip * STRIP : strip * STRIP + tall] = np.float32(0)
         for t in range(tiles):
             wide = min(TILE, words - t * TILE)
             p = starts[strip * tiles + t]
@@ -358,21 +349,20 @@ def bitmap_visit(masks, values, starts, words, x, y, first, last):
                     if chunk == 0:
                         prefetch(values, p + c + AHEAD)
                         prefetch(values, p + c + AHEAD + 32)
-                    to = (chunk * STRIP + r) * 16
-                    _row_many(values, p + c, counts[r], columns, c, flat_x, base, total, to)
+                    to = ((strip * STRIP + r) * chunks + chunk) * 16
+                    _row_many(values, p + c, counts[r], columns, c, flat_x, base, flat_y, to)
                     c += counts[r]
-        _write(total, STRIP * 16, y, strip * STRIP, tall)
 
 
 @compiled()
 def csr_visit(values, columns, starts, x, y, first, last):
-    """Rows first..last of a CSR weight. x (chunks, K, 16), y (B, N); values readable two bytes beyond the end."""
+    """Rows first..last of a CSR weight. x (chunks, K, 16), y (N, chunks, 16); a value more is readable."""
     chunks = x.shape[0]
-    total = _aligned(chunks * 16)
+    flat_y = y.reshape(-1)
+    y[first:last] = np.float32(0)
     for r in range(first, last):
-        total[:] = np.float32(0)
         p = np.int64(starts[r])
         count = np.int64(starts[r + 1]) - p
         for chunk in range(chunks):
-            _row_many(values, p, count, columns, p, x[chunk].reshape(-1), 0, total, chunk * 16)
-        _write(total, 16, y, r, 1)
+            flat_x = x[chunk].reshape(-1)
+            _row_many(values, p, count, columns, p, flat_x, 0, flat_y, (r * chunks + chunk) * 16)

@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import simd, sparse_bitmap, sparse_common, sparse_csr, sparse_kernels, sparse_tiled, validate
-from edgeinfer.kernels.memory import aligned_empty
 from edgeinfer.kernels.sparse_bitmap import STRIP, WORD, BitmapWeight, pack_bitmap
 from edgeinfer.kernels.sparse_csr import CSRWeight, pack_csr
 from edgeinfer.kernels.sparse_tiled import TiledWeight
@@ -24,12 +23,17 @@ SparseWeight = CSRWeight | BitmapWeight | TiledWeight
 NOT_FINITE = "x contains NaN or infinite values; a product with them means nothing."
 
 
-def _in_chunks(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
-    """(B, K) -> (chunks, columns, 16), zeros where there is no column or no row, at a cache line.
+def _aligned(shape: tuple[int, int, int]) -> NDArray[np.float32]:
+    """An uninitialised array at a cache line: loading a register that straddles two lines takes twice the time."""
+    count = shape[0] * shape[1] * shape[2]
+    space = np.empty(count + LANES, np.float32)
+    start = -space.ctypes.data % 64 // 4
+    return space[start : start + count].reshape(shape)
 
-    Loading a register that straddles two lines takes twice the time.
-    """
-    out = aligned_empty((-(-x.shape[0] // LANES), columns, LANES), np.float32)
+
+def _in_chunks(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
+    """(B, K) -> (chunks, columns, 16), zeros where there is no column or no row."""
+    out = _aligned((-(-x.shape[0] // LANES), columns, LANES))
     if not sparse_common.spread_many(x, out):
         raise ValueError(NOT_FINITE)
     return out
@@ -37,25 +41,36 @@ def _in_chunks(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
 
 def _in_rows(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
     """(B, K) -> (B, columns), zeros behind."""
-    out = aligned_empty((x.shape[0], columns), np.float32)
-    if not sparse_common.spread_one(x, out):
+    if x.shape[1] == columns:
+        out, finite = x, sparse_common.all_finite(x)
+    else:
+        out = np.empty((x.shape[0], columns), np.float32)
+        finite = sparse_common.spread_one(x, out)
+    if not finite:
         raise ValueError(NOT_FINITE)
     return out
 
 
+def _turned(y: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
+    """(N, chunks, 16) -> (B, N) without moving a number."""
+    return y.reshape(y.shape[0], -1)[:, :batch].T
+
+
 def _csr(weight: CSRWeight, x: NDArray[np.float32], threads: int, vector: bool) -> NDArray[np.float32]:
     rows, columns = weight.shape
-    parts = (weight.values, weight.columns, weight.starts)
-    y = np.empty((x.shape[0], rows), np.float32)
-    if x.shape[0] == 1:
-        over_blocks(sparse_csr.csr_one, (*parts, _in_rows(x, columns)[0], y[0]), rows, threads)
-    elif vector:
-        over_blocks(sparse_kernels.csr_visit, (*parts, _in_chunks(x, columns), y), rows, threads)
-    else:
-        out = np.empty((rows, x.shape[0]), np.float32)
-        over_blocks(sparse_csr.csr_many, (*parts, np.ascontiguousarray(_in_rows(x, columns).T), out), rows, threads)
-        y[...] = out.T
-    return y
+    batch, parts = x.shape[0], (weight.values, weight.columns, weight.starts)
+    if batch == 1:
+        one = np.empty(rows, np.float32)
+        over_blocks(sparse_csr.csr_one, (*parts, _in_rows(x, columns)[0], one), rows, threads)
+        return one[None]
+    if vector:
+        xc = _in_chunks(x, columns)
+        y = _aligned((rows, len(xc), LANES))
+        over_blocks(sparse_kernels.csr_visit, (*parts, xc, y), rows, threads)
+        return _turned(y, batch)
+    out = np.empty((rows, batch), np.float32)
+    over_blocks(sparse_csr.csr_many, (*parts, np.ascontiguousarray(_in_rows(x, columns).T), out), rows, threads)
+    return out.T
 
 
 def _bitmap(weight: BitmapWeight, x: NDArray[np.float32], threads: int, vector: bool) -> NDArray[np.float32]:
@@ -66,20 +81,22 @@ def _bitmap(weight: BitmapWeight, x: NDArray[np.float32], threads: int, vector: 
         out = np.zeros((rows, batch), np.float32)
         xt = np.ascontiguousarray(_in_rows(x, words * WORD).T)
         over_blocks(sparse_bitmap.bitmap_portable, (*parts, xt, out), strips, threads)
-        return np.ascontiguousarray(out.T)
-    y = np.empty((batch, rows), np.float32)
+        return out.T
     if batch * EXPAND <= VISIT + VISIT_VALUE * weight.nnz / (rows * words):
+        y = np.empty((batch, rows), np.float32)
         over_blocks(sparse_kernels.bitmap_expand, (*parts, _in_rows(x, words * WORD), y), strips, threads)
-    else:
-        over_blocks(sparse_kernels.bitmap_visit, (*parts, _in_chunks(x, words * WORD), y), strips, threads)
-    return y
+        return y
+    xc = _in_chunks(x, words * WORD)
+    turned = _aligned((rows, len(xc), LANES))
+    over_blocks(sparse_kernels.bitmap_visit, (*parts, xc, turned), strips, threads)
+    return _turned(turned, batch)
 
 
 def _tiled(weight: TiledWeight, x: NDArray[np.float32], threads: int, vector: bool) -> NDArray[np.float32]:
     (tall, wide), (rows, columns) = weight.tile, weight.shape
     strips, padded = -(-rows // tall), -(-tall // 4) * 4
     xc = _in_chunks(x, columns)
-    y = aligned_empty((xc.shape[0], strips * padded, LANES), np.float32)
+    y = _aligned((xc.shape[0], strips * padded, LANES))
     y[...] = 0
     kernel = sparse_tiled.tiled_vector if vector else sparse_tiled.tiled_portable
     over_blocks(kernel, (weight.entries, weight.starts, tall, wide, xc, y), strips, threads)
@@ -114,7 +131,7 @@ def sparse_matmul(
         threads: rows are divided among so many threads; None means 1.
 
     Returns:
-        (N,) or (B, N) float32.
+        (N,) or (B, N) float32; several columns may lie transposed in memory, as they were computed.
 
     Raises:
         TypeError: "sparse_matmul takes a weight of pack_csr, pack_bitmap or pack_tiled, got ndarray."
