@@ -3,17 +3,14 @@
 Each function runs once per session (the functions cache nothing themselves); the findings are reused by all checks.
 """
 
-from functools import cache
-
 import pytest
-from edgeinfer.evidence import Evidence, all_ids, run
+from edgeinfer.evidence import Evidence, all_ids
+from edgeinfer.evidence.catalogue import load_catalogue
+
+from .findings import found
 
 IDS = all_ids()
-
-
-@cache
-def found(system_id: str) -> Evidence:
-    return run(system_id)
+CATALOGUE = {entry["id"]: entry for entry in load_catalogue()}
 
 
 @pytest.mark.parametrize("system_id", IDS)
@@ -36,3 +33,13 @@ def test_evidence_survives_the_way_into_a_file(system_id):
 def test_result_names_are_distinct(system_id):
     names = [result.name for result in found(system_id).results]
     assert len(set(names)) == len(names), f"{system_id}: two results have the same name"
+
+
+@pytest.mark.parametrize("system_id", IDS)
+def test_claim_is_the_one_of_the_catalogue(system_id):
+    claim, entry = found(system_id).claim, CATALOGUE[system_id]["claim"]
+    assert (claim.value, claim.unit or None, claim.verified) == (
+        entry["value"],
+        entry["unit"] or None,
+        entry["verified"],
+    )

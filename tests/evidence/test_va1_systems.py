@@ -1,29 +1,10 @@
 """What must hold of the evidence for formats on real chips on any machine: exactness, bytes, order of qualities."""
 
-from functools import cache
-
 import numpy as np
 import pytest
-from edgeinfer.evidence import run, va1_serving, va1_systems, va1_temperature
-from edgeinfer.evidence.catalogue import load_catalogue
+from edgeinfer.evidence import va1_serving, va1_systems, va1_temperature
 
-SYSTEMS = ("powerinfer-2", "mnn-llm", "mllm-npu", "transformer-lite", "cent", "jupiter", "rtp-llm")
-
-
-@cache
-def found(system):
-    return run(system)
-
-
-def value(system, name):
-    return next(r.value for r in found(system).results if r.name == name)
-
-
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_claim_is_the_one_of_the_catalogue(system):
-    entry = next(e for e in load_catalogue() if e["id"] == system)["claim"]
-    claim = found(system).claim
-    assert (claim.value, claim.unit or None, claim.verified) == (entry["value"], entry["unit"], entry["verified"])
+from .findings import found, value
 
 
 @pytest.mark.parametrize("system", ["powerinfer-2", "mllm-npu", "transformer-lite"])
