@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -63,11 +64,10 @@ def kept_columns(tile_sums: NDArray, kept: int) -> NDArray[np.int64]:
 
 def permutation_mask(importance: NDArray[np.float32], n: int, m: int, permutation: Permutation) -> NDArray[np.bool_]:
     """Which weights stay under a permutation, in the original order of rows and columns: (N, K) bool."""
-    tiles = permutation.rows.reshape(len(permutation.columns), -1)
+    tiles, kept = permutation.columns.shape
+    place = permutation.rows.reshape(tiles, -1, 1), permutation.columns[:, None, :]  # (tiles, V, kept)
     mask = np.zeros(importance.shape, bool)
-    for rows, columns in zip(tiles, permutation.columns, strict=True):
-        place = np.ix_(rows, columns)
-        mask[place] = n_m_mask(importance[place], n, m)
+    mask[place] = n_m_mask(importance[place].reshape(-1, kept), n, m).reshape(tiles, -1, kept)
     return mask
 
 
@@ -321,6 +321,15 @@ def groupings(columns: int, m: int) -> Iterator[list[tuple[int, ...]]]:
     return parts(tuple(range(columns)))
 
 
+@cache
+def _all_groupings(columns: int, m: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Every group of m columns (groups, m), and every grouping as numbers of such groups (ways, columns / m)."""
+    every = list(itertools.combinations(range(columns), m))
+    number = {group: i for i, group in enumerate(every)}
+    ways = [[number[group] for group in way] for way in groupings(columns, m)]
+    return np.array(every), np.array(ways)
+
+
 def exhaustive_grouping(importance: NDArray[np.float32], n: int, m: int) -> Permutation:
     """The best column order of a small matrix (one tile, all columns kept) by trying every grouping.
 
@@ -332,14 +341,12 @@ def exhaustive_grouping(importance: NDArray[np.float32], n: int, m: int) -> Perm
     count = importance.shape[1]
     if count > 12:
         raise ValueError(f"{count} columns in groups of {m} are too many to try; take at most 12.")
-    scores = {g: 0.0 for g in itertools.combinations(range(count), m)}
-    for group in scores:
-        scores[group] = float(np.sort(importance[:, group], axis=1)[:, m - n :].sum(dtype=np.float64))
-    best = max(groupings(count, m), key=lambda groups: sum(scores[g] for g in groups))
-    order = np.asarray(best).reshape(1, -1)
+    groups, ways = _all_groupings(count, m)
+    scores = np.sort(importance[:, groups], axis=2)[..., m - n :].sum((0, 2), dtype=np.float64)
+    best = int(np.argmax(scores[ways].sum(1)))
     total = float(importance.sum(dtype=np.float64))
-    share = sum(scores[g] for g in best) / total if total else 1.0
-    return Permutation(np.arange(len(importance)), order, share)
+    share = float(scores[ways[best]].sum()) / total if total else 1.0
+    return Permutation(np.arange(len(importance)), groups[ways[best]].reshape(1, -1), share)
 
 
 def permute_mlp(
