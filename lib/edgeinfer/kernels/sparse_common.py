@@ -73,16 +73,18 @@ def spread_one(x, out):
 @compiled()
 def spread_many(x, out):
     """x (B, K) into out (chunks, more, 16), zeros where there is nothing; whether every number is finite."""
-    batch, columns = x.shape
-    bits = x.view(np.int32)
-    bad = False
+    columns = x.shape[1]
     for chunk in range(out.shape[0]):
-        there = min(16, batch - 16 * chunk)
-        for k in range(columns):
-            for b in range(there):
-                out[chunk, k, b] = x[16 * chunk + b, k]
-                bad |= (bits[16 * chunk + b, k] & 0x7F800000) == 0x7F800000
-            for b in range(there, 16):
-                out[chunk, k, b] = np.float32(0)
-        out[chunk, columns:] = np.float32(0)
-    return not bad
+        rows = x[16 * chunk : 16 * chunk + 16]
+        to = out[chunk]
+        if rows.shape[0] == 16:  # a loop of fixed length is unrolled
+            for k in range(columns):
+                for b in range(16):
+                    to[k, b] = rows[b, k]
+        else:
+            for k in range(columns):
+                for b in range(rows.shape[0]):
+                    to[k, b] = rows[b, k]
+                to[k, rows.shape[0] :] = np.float32(0)
+        to[columns:] = np.float32(0)
+    return all_finite(x)
