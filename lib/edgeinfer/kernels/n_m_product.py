@@ -218,23 +218,26 @@ def vector_product(values, positions, x, y, n, m, bits, first, last):
 
 @compiled()
 def portable_product(values, positions, x, y, n, m, bits, first, last):
-    """The same sums, slot by slot."""
+    """The same sums, slot by slot; unsigned places, so that no index is checked for being negative."""
     slots = values.shape[1]
     per_word = 32 // bits
-    mask = (1 << bits) - 1
-    sums = np.empty((2, LANES), np.float32)
+    mask = np.uint32((1 << bits) - 1)
+    even = np.empty(LANES, np.float32)
+    odd = np.empty(LANES, np.float32)
     for block in range(first, last):
         for b in range(x.shape[0]):
-            sums[:] = 0
+            even[:] = 0
+            odd[:] = 0
             for slot in range(slots):
-                group = slot // n * m
+                group = x[b, slot // n * m :]
                 word = positions[block, slot // per_word]
-                shift = slot % per_word * bits
+                value = values[block, slot]
+                shift = np.uint32(slot % per_word * bits)
+                sums = even if slot % 2 == 0 else odd
                 for lane in range(LANES):
-                    column = group + ((np.int64(word[lane]) >> shift) & mask)
-                    sums[slot % 2, lane] += values[block, slot, lane] * x[b, column]
+                    sums[lane] += value[lane] * group[np.uint64((word[lane] >> shift) & mask)]
             for lane in range(LANES):
-                y[b, block * LANES + lane] = sums[0, lane] + sums[1, lane]
+                y[b, block * LANES + lane] = even[lane] + odd[lane]
 
 
 @compiled()
