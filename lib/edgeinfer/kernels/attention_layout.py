@@ -92,9 +92,20 @@ class PackedKV:
         self.group_size = (key_group, min(value_group, self.channels))
         self.step = lcm(VALUE_BLOCK, key_group)
         self.tokens = 0  # of them quantized
-        self.recent_keys = np.empty((heads, 0, self.channels), np.float32)
-        self.recent_values = self.recent_keys
+        # token by token, so that appending one moves none of the others; fewer than these are left after every append
+        self._recent = np.empty((2, window + self.step, heads, self.channels), np.float32)
+        self._count = 0
         self.arrays = self._room(0)
+
+    @property
+    def recent_keys(self) -> NDArray[np.float32]:
+        """(tokens, H, padded D) float32, those that are not quantized."""
+        return self._recent[0, : self._count]
+
+    @property
+    def recent_values(self) -> NDArray[np.float32]:
+        """Like `recent_keys`."""
+        return self._recent[1, : self._count]
 
     def _room(self, tokens: int) -> list[NDArray]:
         """Empty key bytes, scales, offsets and value bytes, scales, offsets for so many tokens."""
@@ -111,7 +122,7 @@ class PackedKV:
     @property
     def length(self) -> int:
         """Tokens kept, quantized or not."""
-        return self.tokens + self.recent_keys.shape[1]
+        return self.tokens + self._count
 
     @property
     def nbytes(self) -> int:
@@ -141,17 +152,21 @@ class PackedKV:
         keys, values = (
             _padded(finite_cache(x, name), self.channels) for x, name in ((keys, "keys"), (values, "values"))
         )
-        self.recent_keys = np.concatenate([self.recent_keys, keys], 1)
-        self.recent_values = np.concatenate([self.recent_values, values], 1)
-        count = max(0, self.recent_keys.shape[1] - self.window) // self.step * self.step
+        total = self._count + keys.shape[1]
+        count = max(0, total - self.window) // self.step * self.step
+        new = [x.transpose(1, 0, 2) for x in (keys, values)]
         if count:
-            self._quantize(count)
+            new = [np.concatenate([old[: self._count], x]) for old, x in zip(self._recent, new, strict=True)]
+            self._quantize(*(x[:count].transpose(1, 0, 2) for x in new))
+            new, self._count = [x[count:] for x in new], 0
+        for room, x in zip(self._recent, new, strict=True):
+            room[self._count : total - count] = x
+        self._count = total - count
 
-    def _quantize(self, count: int) -> None:
+    def _quantize(self, keys: NDArray[np.float32], values: NDArray[np.float32]) -> None:
         (key_bits, value_bits), (key_group, value_group) = self.bits, self.group_size
-        old_keys, old_values = self.recent_keys[:, :count], self.recent_values[:, :count]
-        k = quantize_keys(old_keys, key_bits, key_group)
-        v = quantize_values(old_values, value_bits, value_group)
+        k = quantize_keys(keys, key_bits, key_group)
+        v = quantize_values(values, value_bits, value_group)
         new: list[NDArray] = [
             order_keys(k.codes, key_bits),
             k.scale.view(np.uint16),
@@ -164,9 +179,7 @@ class PackedKV:
             in_huge_pages(np.concatenate([old, add], axis)) if old.size else in_huge_pages(add)
             for old, add, axis in zip(self.arrays, new, axes, strict=True)
         ]
-        self.tokens += count
-        self.recent_keys = np.ascontiguousarray(self.recent_keys[:, count:])
-        self.recent_values = np.ascontiguousarray(self.recent_values[:, count:])
+        self.tokens += keys.shape[1]
 
     def dequantize(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """The numbers that the kernel stands for: keys and values (H, length, D) float32."""
@@ -188,8 +201,11 @@ class PackedKV:
         values = numbers(
             value_codes, value_bits, value_group, "channels", [s.transpose(0, 2, 1) for s in self.arrays[4:6]]
         )
-        both = (np.concatenate([keys, self.recent_keys], 1), np.concatenate([values, self.recent_values], 1))
-        return both[0][..., : self.head_dim], both[1][..., : self.head_dim]
+        keys, values = (
+            np.concatenate([old, recent.transpose(1, 0, 2)], 1)[..., : self.head_dim]
+            for old, recent in ((keys, self.recent_keys), (values, self.recent_values))
+        )
+        return keys, values
 
 
 def _split(packed: NDArray[np.uint8], bits: int) -> NDArray[np.uint8]:

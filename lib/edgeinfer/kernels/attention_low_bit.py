@@ -86,7 +86,7 @@ def attend_low_bit(
     G = query.shape[0] // H
     folded = np.zeros((H, G, packed.channels), np.float32)
     np.multiply(query.reshape(H, G, D), np.float32(1 / math.sqrt(D) if scale is None else scale), out=folded[..., :D])
-    recent = packed.recent_keys.shape[1] > 0
+    recent = packed.length > packed.tokens
     splits = -(-packed.tokens // split)
     largest = np.empty((H, splits + recent, G), np.float32)
     sums, partial = np.empty_like(largest), np.empty((*largest.shape, packed.channels), np.float32)

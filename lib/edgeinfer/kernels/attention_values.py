@@ -274,22 +274,22 @@ def _dot(a, b):
 
 @compiled()
 def attend_recent(keys, values, query, largest, sums, out):
-    """The same for the tokens that are kept as float32, (H, tokens, D); they are the last part of each head."""
+    """The same for the tokens that are kept as float32, (tokens, H, D); they are the last part of each head."""
     last = largest.shape[1] - 1
-    count, channels = keys.shape[1], keys.shape[2]
+    count, channels = keys.shape[0], keys.shape[2]
     row = np.empty(count, np.float32)
-    for h in range(keys.shape[0]):
+    for h in range(keys.shape[1]):
         for i in range(query.shape[1]):
             q, mixed = query[h, i], out[h, last, i]
             for t in range(count):
-                row[t] = _dot(q, keys[h, t])
+                row[t] = _dot(q, keys[t, h])
             largest[h, last, i] = _largest(row, count)
             _exponentials(row, count, largest[h, last, i])
             sums[h, last, i] = _sum(row, count)
             mixed[:] = np.float32(0)
             for t in range(count):
                 for d in range(channels):
-                    mixed[d] += row[t] * values[h, t, d]
+                    mixed[d] += row[t] * values[t, h, d]
 
 
 @compiled()
