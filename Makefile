@@ -56,6 +56,9 @@ grade: setup ## grade a class: make grade LAB=lab01_quantization SUBMISSIONS=fol
 	@$(PY) -m edgeinfer.grading grade "$(LAB)" "$(SUBMISSIONS)" --out reports/grades \
 		$(if $(SCHEDULER),--scheduler "$(SCHEDULER)") $(if $(filter 1,$(PARTIAL)),--partial)
 
+release: setup ## write the public release, without solutions and hidden tests: make release OUT=../public
+	@$(PY) tools/release.py "$(OUT)"
+
 bench: setup-dev ## measure the kernels and the decoder against their peers; writes benchmarks/results
 	@$(PY) benchmarks/run.py
 

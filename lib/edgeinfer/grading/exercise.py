@@ -191,6 +191,11 @@ def load_lab(name: str | Path, folder: Path | None = None) -> Lab:
     if path.suffix != ".py":
         place = folder or EXERCISES
         path = place / f"{str(name).split('_')[0]}.py"
+        key = path.with_suffix(".key.xz")
+        if re.fullmatch(r"\w+", str(name)) and not path.is_file() and key.is_file():
+            from edgeinfer.grading.answer_key import read_key  # a public release: recorded answers, no oracle
+
+            return read_key(key)
         if not re.fullmatch(r"\w+", str(name)) or not path.is_file():
             known = ", ".join(sorted(p.stem for p in place.glob("lab*.py"))) or "none"
             raise FileNotFoundError(

@@ -114,7 +114,7 @@ def pack(items: list[dict[str, Any]]) -> bytes:
     return struct.pack("<I", len(text)) + text + b"".join(body)
 
 
-def unpack(data: bytes, copy: bool = False) -> list[dict[str, Any]]:
+def unpack(data: bytes, copy: bool = False, most: int = MAX_HEAD) -> list[dict[str, Any]]:
     """The reverse; believes nothing.
 
     Raises:
@@ -123,7 +123,7 @@ def unpack(data: bytes, copy: bool = False) -> list[dict[str, Any]]:
     if len(data) < 4:
         raise ValueError("no answer")
     length = struct.unpack("<I", data[:4])[0]
-    if length > min(MAX_HEAD, len(data) - 4):
+    if length > min(most, len(data) - 4):
         raise ValueError("the head is too long")
     try:
         head = json.loads(data[4 : 4 + length])
