@@ -566,11 +566,12 @@ print(
 # - **Made for the kernel.** Speed Odyssey gives up groups, so that nothing interrupts the integer sum, and repairs the
 #   quality by clipping: `kernels.clip_search`. Try clipping on your per-channel codes at 3 bits.
 # - **Outliers apart.** `kernels.split_outliers` computes the loud columns in float. What is its price in bytes?
-# - **On real chips.** Seven systems start from here; their page is *Quantization on real chips*. MNN-LLM keeps your zero
-#   point and leaves the embedding in its file: `kernels.mnn_weights.FileEmbedding`. mllm-NPU rescues one scale per tensor
-#   with a float path for outliers: `kernels.shadow.shadow_linear`. PowerInfer-2 gives neurons that fire often more bits:
-#   `kernels.mixed_temperature`. Transformer-Lite stores your 4-bit codes so that two bit operations decode them:
-#   `kernels.float4`. CENT multiplies in the memory: `devices.cent`. Jupiter runs your model as a pipeline of processes:
-#   `collab.sequence_pipeline`. RTP-LLM keeps what conversations share: `memory.prefix_reuse`. Take your 4-bit model and
-#   predict, before you run any of them, which changes its perplexity.
+# - **On real chips.** Seven systems start from here; their page is *Quantization on real chips*. MNN-LLM keeps
+#   your zero point and leaves the embedding in its file: `kernels.mnn_weights.FileEmbedding`. mllm-NPU rescues
+#   one scale per tensor with a float path for outliers: `kernels.shadow.shadow_linear`. PowerInfer-2 gives
+#   neurons that fire often more bits: `kernels.mixed_temperature`. Transformer-Lite stores your 4-bit codes so
+#   that two bit operations decode them: `kernels.float4`. CENT multiplies in the memory: `devices.cent`. Jupiter
+#   runs your model as a pipeline of processes: `collab.sequence_pipeline`. RTP-LLM keeps what conversations
+#   share: `memory.prefix_reuse`. Take your 4-bit model and predict, before you run any of them, which changes its
+#   perplexity.
 # - **Tables.** Lab 2 multiplies without multiplying.
