@@ -1,7 +1,18 @@
-"""V.A kernels: quantization, and the products that read few bits per weight.
+"""V.A kernels: products that read few bits per weight, or skip the weights that are zero.
 
-Small modules, one idea each. Vector code runs where AVX-512 VNNI and VBMI are present (`simd.available()`), portable
-code elsewhere; EDGEINFER_SIMD=0 forces the latter. Needs NumPy and Numba; torch only inside `adaptor`.
+Small modules, one idea each. Where to enter:
+
+- machine: `simd` (vector registers), `threads`, `memory` (huge pages), `validate` (the sentences of errors)
+- choosing codes: `quantize` and, on top of it, `gptq`, `awq`, `low_rank`, `outliers`, `any_precision`, `bcq`, `w4a8`
+- formats of real chips: `mnn_weights`, `shadow`, `float4`, `mixed_temperature`
+- products: `packing` + `integer`, `lookup`, `ternary`; in a model: `adaptor`, or a whole step at once: `fused_decode`
+- keys, values, attention: `kv_quantize`, `kv_cache`, `attention_low_bit`; then `minicache`, `energon`, `spatten`
+- zeros anywhere: `pruning`, `sparse_*` (formats, `sparse_product` multiplies them all)
+- zeros in a pattern, two kinds of worker: `n_m*`, `hierarchical`; `spmm`, `hot_tiles`, `hc_spmm`, `row_permutation`
+- `*_steps`: the same ideas in plain NumPy, which the labs compare with
+
+Vector code runs where AVX-512 VNNI and VBMI are present (`simd.available()`), portable code elsewhere; EDGEINFER_SIMD=0
+forces the latter. Needs NumPy and Numba; torch is imported only where it is used.
 """
 
 import importlib
