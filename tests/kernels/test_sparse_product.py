@@ -11,6 +11,14 @@ from .conftest import PATHS
 from .test_sparse_formats import PACKERS, some
 
 
+@pytest.fixture(autouse=True, scope="module")
+def small_products_use_threads_too():
+    """Here the threads that are asked for do run, however short the product."""
+    kept, sparse_product.ALONE = sparse_product.ALONE, 0
+    yield
+    sparse_product.ALONE = kept
+
+
 def assert_is_dense_product(packed, x, y):
     """Equal to the product of the stored matrix, up to float32 rounding of sums of this size."""
     stored = packed.unpack().astype(np.float64)

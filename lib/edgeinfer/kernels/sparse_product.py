@@ -17,6 +17,7 @@ LANES = 16  # columns that a vector register holds
 # Nanoseconds of one core per mask of 64 columns, measured in the cache: to expand it, once for every column of x; to
 # visit its non-zeros, once for sixteen columns. Only their ratio decides.
 EXPAND, VISIT, VISIT_VALUE = 2.7, 2.3, 0.5
+ALONE = 60_000  # nanoseconds that one core takes: a shorter product ends before a second thread has woken
 SparseWeight = CSRWeight | BitmapWeight | TiledWeight
 
 
@@ -51,6 +52,11 @@ def _in_rows(x: NDArray[np.float32], columns: int) -> NDArray[np.float32]:
     return out
 
 
+def _worth(threads: int, nanoseconds: float) -> int:
+    """The threads that such a product is worth; what is no number of threads is left for `over_blocks` to refuse."""
+    return 1 if isinstance(threads, int) and threads > 1 and nanoseconds < ALONE else threads
+
+
 def _turned(y: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
     """(N, chunks, 16) -> (B, N) without moving a number."""
     return y.reshape(y.shape[0], -1)[:, :batch].T
@@ -59,6 +65,7 @@ def _turned(y: NDArray[np.float32], batch: int) -> NDArray[np.float32]:
 def _csr(weight: CSRWeight, x: NDArray[np.float32], threads: int, vector: bool) -> NDArray[np.float32]:
     rows, columns = weight.shape
     batch, parts = x.shape[0], (weight.values, weight.columns, weight.starts)
+    threads = _worth(threads, VISIT_VALUE * weight.nnz * -(-batch // LANES))
     if batch == 1:
         one = np.empty(rows, np.float32)
         over_blocks(sparse_csr.csr_one, (*parts, _in_rows(x, columns)[0], one), rows, threads)
@@ -82,7 +89,9 @@ def _bitmap(weight: BitmapWeight, x: NDArray[np.float32], threads: int, vector: 
         xt = np.ascontiguousarray(_in_rows(x, words * WORD).T)
         over_blocks(sparse_bitmap.bitmap_portable, (*parts, xt, out), strips, threads)
         return out.T
-    if batch * EXPAND <= VISIT + VISIT_VALUE * weight.nnz / (rows * words):
+    expand, visit = EXPAND * batch * weight.masks.size, VISIT * weight.masks.size + VISIT_VALUE * weight.nnz
+    threads = _worth(threads, min(expand, visit * -(-batch // LANES)))
+    if expand <= visit:
         y = np.empty((batch, rows), np.float32)
         over_blocks(sparse_kernels.bitmap_expand, (*parts, _in_rows(x, words * WORD), y), strips, threads)
         return y
