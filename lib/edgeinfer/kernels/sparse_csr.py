@@ -80,19 +80,23 @@ def pack_csr(weight: NDArray[np.float32], index_bits: int | None = None) -> CSRW
     )
 
 
-@compiled()
+@compiled(fastmath={"reassoc", "contract", "nsz"})
 def csr_one(values, columns, starts, x, y, first, last):
     """y[rows first..last] = W x for one column; x (K,), y (N,)."""
+    j = np.int64(starts[first])
     for r in range(first, last):
-        a = np.float32(0)
-        b = np.float32(0)  # two chains of additions: one waits for the other's result otherwise
-        start, stop = np.int64(starts[r]), np.int64(starts[r + 1])
-        for j in range(start, stop - 1, 2):
+        a = b = c = d = np.float32(0)  # four chains of additions: one waits for the other's result otherwise
+        stop = np.int64(starts[r + 1])
+        while j + 4 <= stop:
             a += np.uint32(np.uint32(values[j]) << np.uint32(16)).view(np.float32) * x[columns[j]]
             b += np.uint32(np.uint32(values[j + 1]) << np.uint32(16)).view(np.float32) * x[columns[j + 1]]
-        if (stop - start) % 2:
-            a += np.uint32(np.uint32(values[stop - 1]) << np.uint32(16)).view(np.float32) * x[columns[stop - 1]]
-        y[r] = a + b
+            c += np.uint32(np.uint32(values[j + 2]) << np.uint32(16)).view(np.float32) * x[columns[j + 2]]
+            d += np.uint32(np.uint32(values[j + 3]) << np.uint32(16)).view(np.float32) * x[columns[j + 3]]
+            j += 4
+        while j < stop:
+            a += np.uint32(np.uint32(values[j]) << np.uint32(16)).view(np.float32) * x[columns[j]]
+            j += 1
+        y[r] = (a + b) + (c + d)
 
 
 @compiled()
