@@ -141,3 +141,11 @@ def test_importing_figures_loads_no_heavy_library():
 
     code = "import sys, edgeinfer.figures; print([m for m in ('torch', 'numba', 'matplotlib') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+def test_a_control_may_have_any_name():
+    figure = SliderFigure(
+        "A title", [Slider("t", "Time", (1, 2))], lambda t: Frame([Table(["", "a"], [["row", str(t)]])], f"time {t}")
+    )
+    ids = re.findall(r' id="([^"]+)"', figure._repr_html_())
+    assert len(ids) == len(set(ids))

@@ -148,8 +148,8 @@ class SliderFigure:
         has_chart = any(isinstance(p, Chart) for p in self.frames[0].panels)
         numbers = "<details><summary>The numbers behind the picture</summary><div></div></details>" if has_chart else ""
         return (
-            f'<div class="lmfig" id="{name}" role="group" aria-labelledby="{name}-t">'
-            f'<style>{_asset("figure.css")}</style><div class="lm-title" id="{name}-t">{title}</div>'
+            f'<div class="lmfig" id="{name}" role="group" aria-labelledby="{name}--t">'
+            f'<style>{_asset("figure.css")}</style><div class="lm-title" id="{name}--t">{title}</div>'
             f'<div class="lm-controls">{"".join(_control_html(c, f"{name}-{c.name}") for c in self.controls)}</div>'
             f'<div class="lm-panels"><noscript><img src="{source}" alt="{html.escape(alternative)}"></noscript></div>'
             f'<dl class="lm-readouts"></dl><p class="lm-text" aria-live="polite">{text}</p>{numbers}'
