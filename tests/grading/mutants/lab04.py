@@ -706,6 +706,15 @@ def with_ends(densities, cost, dense_cost, inside):
     return float(densities[-1]) if i is None else 0.0 if i == 0 else float(inside(i))
 
 
+@mutants.wrong("crossover_density", named="equal-counts-as-cheaper")
+def only_when_passed(densities, cost, dense_cost):
+    above = cost > dense_cost
+    if not above.any():
+        return float(densities[-1])
+    i = int(np.argmax(above))
+    return 0.0 if i == 0 else between(densities, cost, dense_cost, i)
+
+
 @mutants.wrong("crossover_density", named="index-instead-of-density")
 def number_of_the_point(densities, cost, dense_cost):
     i = first_above(cost, dense_cost)

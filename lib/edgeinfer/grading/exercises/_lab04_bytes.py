@@ -207,6 +207,8 @@ def _crossover_cases(rng: np.random.Generator) -> list[Args]:
         (fine, noisy, level),
         (grid, line, float(line[4])),
         (grid, line, float(line[0] / 2)),
+        (grid, line, float(line[0])),  # as costly as dense from the start
+        (grid[:4], np.array([1.0, 2.0, 1.5, 3.0]), 2.0),  # reached by a point, and left again
         (grid, line, float(line[-1] + 1)),
         (np.array([0.1, 0.8]), np.array([1.0, 3.0]), float(rng.uniform(1.2, 1.6))),
     ]
@@ -224,6 +226,11 @@ def _halved(densities: np.ndarray, cost: np.ndarray, dense_cost: float) -> float
                 low, high = (middle, high) if below else (low, middle)
             return high
     return float(densities[-1])
+
+
+def _only_above(densities: np.ndarray, cost: np.ndarray, dense_cost: float) -> float:
+    """As the oracle, but a cost that equals dense_cost still counts as cheaper."""
+    return _halved(densities, np.where(cost == dense_cost, dense_cost - 1e-9, cost), dense_cost)
 
 
 def _first(cost: np.ndarray, dense_cost: float) -> int:
@@ -292,6 +299,12 @@ CROSSOVER = Exercise(
             "That is the first measured point that is not cheaper. The crossing lies between it and the point before: "
             "go along the straight line between the two.",
             produces=partial(_at_grid, kind="above"),
+        ),
+        Misconception(
+            "equal-counts-as-cheaper",
+            "A format that costs exactly as much as dense no longer saves anything: what counts is where dense_cost is "
+            "reached, not where it is passed. Compare with >=.",
+            produces=_only_above,
         ),
         Misconception(
             "middle-of-the-step",
