@@ -94,7 +94,7 @@ print(f"not pruned: perplexity {baseline:.2f}")
 print(f"{'zeros':22}" + "".join(f"{s:>9.0%}" for s in shares))
 for name, values in pruned_perplexity.items():
     print(f"{name:22}" + "".join(f"{v:9.2f}" for v in values))
-print(f"a tenth more would be {1.1 * baseline:.2f}  (you predicted this at a share of zeros of {sparsity_for_a_tenth_more})")
+print(f"a tenth more would be {1.1 * baseline:.2f}  (you predicted zeros: {sparsity_for_a_tenth_more})")
 
 # %% [markdown] id="build_1"
 # ## Build
