@@ -1,7 +1,7 @@
-"""Lab 1, exercises 4 and 5: one column of second-order rounding, and scales that follow the activations.
+"""Lab 1, exercise second_order_step: one column of second-order rounding.
 
-The oracle of the first solves the constrained least-squares problem outright, for one row after the other, instead of
-using the update formula. Source: optimal-brain-surgeon, gptq, awq.
+The oracle solves the constrained least-squares problem outright, for one row after the other, instead of using the
+update formula. Source: optimal-brain-surgeon, gptq.
 """
 
 from functools import partial
@@ -10,8 +10,6 @@ from typing import Any
 import numpy as np
 
 from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
-
-# ---------------------------------------------------------------- 4. second_order_step
 
 
 def _second_order_cases(rng: np.random.Generator) -> list[Args]:
@@ -31,7 +29,8 @@ def _second_order_cases(rng: np.random.Generator) -> list[Args]:
         weight = rng.normal(size=(n, k))
         scale = np.abs(weight).max(1) / (2 ** (bits - 1) - 1)
         if clips:  # earlier updates have pushed a weight out of the grid
-            weight[:, column] = 1.7 * scale * (2 ** (bits - 1) - 1)
+            side = np.where(np.arange(n) % 2, -1.7, 1.7)
+            weight[:, column] = side * scale * (2 ** (bits - 1) - 1)
         cases.append((weight, column, scale, bits, inverse))
     return cases
 
@@ -69,14 +68,17 @@ def _mistaken_step(
     in_codes: bool = False,
     update: bool = True,
     eliminate: str = "right",
-    later_only: bool = False,
+    keep: bool = True,
+    lowest: int = 0,
+    bare: bool = False,
+    rounding: Any = np.rint,
 ) -> tuple[np.ndarray, np.ndarray]:
     """The update with one screw loose."""
     top = 2 ** (bits - 1) - 1
-    codes = np.rint(weight[:, column] / scale)
+    codes = rounding(weight[:, column] / scale)
     if clip:
-        codes = np.clip(codes, -top, top)
-    rounded = codes * scale
+        codes = np.clip(codes, lowest - top, top)
+    rounded = codes if bare else codes * scale
     error = weight[:, column] - rounded
     if in_codes:
         error = error / scale
@@ -85,7 +87,8 @@ def _mistaken_step(
     moved = weight.copy()
     if update:
         moved = moved + sign * np.outer(error, inverse_hessian[column]) / by
-    moved[:, column] = rounded
+    if keep:
+        moved[:, column] = rounded
     outer = np.outer(inverse_hessian[:, column], inverse_hessian[column])
     rest = {
         "right": inverse_hessian - outer / pivot,
@@ -148,10 +151,22 @@ SECOND_ORDER = Exercise(
             produces=partial(_mistaken_step, sign=1.0),
         ),
         Misconception(
+            "update-sign-of-all",
+            "All columns move the wrong way: column c must land exactly on its rounded value. With "
+            "error = old - rounded, the update is SUBTRACTED.",
+            produces=partial(_mistaken_step, sign=1.0, keep=False),
+        ),
+        Misconception(
             "forgets-the-diagonal",
             "The update lacks the division by inverse_hessian[column, column]. Check: the formula must carry the "
             "column itself exactly onto its rounded value.",
             produces=partial(_mistaken_step, divide="nothing"),
+        ),
+        Misconception(
+            "forgets-the-diagonal-of-all",
+            "The update lacks the division by inverse_hessian[column, column]. Check: the formula must carry the "
+            "column itself exactly onto its rounded value.",
+            produces=partial(_mistaken_step, divide="nothing", keep=False),
         ),
         Misconception(
             "root-of-the-diagonal",
@@ -168,6 +183,17 @@ SECOND_ORDER = Exercise(
             "returns-codes",
             "The finished column holds codes; the weights stay in their own unit: scale * code.",
             produces=_as_codes,
+        ),
+        Misconception(
+            "rounded-without-scale",
+            "The rounded value of a weight is scale * code; here the bare code stands in its place, so the error is "
+            "far too large.",
+            produces=partial(_mistaken_step, bare=True),
+        ),
+        Misconception(
+            "truncates",
+            "The codes are cut off, not rounded: astype(int) drops the fraction. Round first: np.round.",
+            produces=partial(_mistaken_step, rounding=np.trunc),
         ),
         Misconception(
             "rounds-all-columns",
@@ -207,150 +233,13 @@ SECOND_ORDER = Exercise(
             "-(2**(bits-1)-1) ... 2**(bits-1)-1.",
             produces=partial(_mistaken_step, clip=False),
         ),
+        Misconception(
+            "one-code-too-many",
+            "A symmetric grid leaves the lowest code unused: it ends at -(2**(bits-1) - 1), not at -2**(bits-1).",
+            produces=partial(_mistaken_step, lowest=-1),
+        ),
     ],
     hint="rounded = scale * clip(round(w[:, c] / scale)); error = w[:, c] - rounded; subtract "
     "outer(error, H[c]) / H[c, c] from all weights; then eliminate row and column c of H.",
     points=4,
-)
-
-# ---------------------------------------------------------------- 5. activation_scale
-
-
-def _activation_cases(rng: np.random.Generator) -> list[Args]:
-    cases: list[Args] = []
-    for n, k, tokens, alpha in ((4, 8, 32, 0.5), (3, 6, 10, 1.0), (2, 12, 20, 0.25), (5, 4, 7, 0.0), (3, 8, 16, 0.5)):
-        magnitude = np.exp(rng.normal(0, 1.5, k))
-        inputs = (rng.normal(0.2, 1, (tokens, k)) * magnitude).astype(np.float32)
-        cases.append((rng.normal(size=(n, k)).astype(np.float32), inputs, alpha))
-    silent = cases[-1][1]
-    silent[:, 3] = 0  # a channel that never fires
-    return cases
-
-
-def _factors(inputs: np.ndarray, alpha: float) -> np.ndarray:
-    raw = [max(sum(abs(float(v)) for v in column) / len(column), 1e-5) ** alpha for column in inputs.T]
-    middle = (max(raw) * min(raw)) ** 0.5
-    return np.array([v / middle for v in raw])
-
-
-def _activation(weight: np.ndarray, inputs: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    factor = _factors(inputs, alpha)
-    return np.stack([weight[:, k].astype(np.float64) * f for k, f in enumerate(factor)], 1), factor
-
-
-def _mistaken_factor(
-    weight: np.ndarray, magnitude: np.ndarray, alpha: float, normalise: str = "middle"
-) -> tuple[np.ndarray, np.ndarray]:
-    raw = np.maximum(np.asarray(magnitude, np.float64), 1e-5) ** alpha
-    by = {
-        "middle": np.sqrt(raw.max() * raw.min()),
-        "no": 1.0,
-        "max": raw.max(),
-        "mean": raw.mean(),
-        "sum": raw.max() * raw.min(),
-    }[normalise]
-    return weight * (raw / by), raw / by
-
-
-def _size(inputs: np.ndarray) -> np.ndarray:
-    return np.asarray(np.abs(inputs.astype(np.float64)).mean(0))
-
-
-def _divides(weight: np.ndarray, inputs: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    factor = _factors(inputs, alpha)
-    return weight / factor, factor
-
-
-def _inverse(weight: np.ndarray, inputs: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-    factor = 1 / _factors(inputs, alpha)
-    return weight * factor, factor
-
-
-ACTIVATION = Exercise(
-    name="activation_scale",
-    contract="weight float32 (N, K), inputs float32 (T, K) seen by the layer, alpha float 0..1 -> scaled floating "
-    "(N, K) = weight with column k times factor[k], factor floating (K,) = m**alpha / sqrt(max(m**alpha) * "
-    "min(m**alpha)) with m[k] the mean of |inputs[:, k]|, at least 1e-5",
-    make_cases=_activation_cases,
-    oracle=_activation,
-    returns=(Returns("scaled", dtype="floating", rtol=1e-3, atol=1e-6), Returns("factor", dtype="floating", rtol=1e-3)),
-    misconceptions=[
-        Misconception(
-            "scales-down-the-important",
-            "The columns that matter are made SMALLER, so they lose more in rounding. Multiply the weights by the "
-            "factor; it is the activations that are divided.",
-            produces=_divides,
-        ),
-        Misconception(
-            "inverse-factor",
-            "The factor is upside down: a channel with large activations gets a large factor, so that its weights use "
-            "more of the grid.",
-            produces=_inverse,
-        ),
-        Misconception(
-            "signed-mean",
-            "The mean of signed activations is near zero however large they are. Take the mean of their magnitude.",
-            produces=lambda w, x, a: _mistaken_factor(w, np.abs(x.astype(np.float64).mean(0)), a),
-        ),
-        Misconception(
-            "signed-mean-floored",
-            "The mean of signed activations is near zero however large they are. Take the mean of their magnitude.",
-            produces=lambda w, x, a: _mistaken_factor(w, x.astype(np.float64).mean(0), a),
-        ),
-        Misconception(
-            "largest-activation",
-            "You use the largest activation. One rare token would decide alone; this method takes the mean magnitude.",
-            produces=lambda w, x, a: _mistaken_factor(w, np.abs(x).max(0), a),
-        ),
-        Misconception(
-            "root-mean-square",
-            "You use the root mean square; the contract asks for the mean magnitude.",
-            produces=lambda w, x, a: _mistaken_factor(w, np.sqrt((x.astype(np.float64) ** 2).mean(0)), a),
-        ),
-        Misconception(
-            "weight-magnitude",
-            "You measure the weights. What makes a channel important is the size of its ACTIVATIONS.",
-            produces=lambda w, x, a: _mistaken_factor(w, np.abs(w).mean(0), a),
-        ),
-        Misconception(
-            "not-normalised",
-            "The factors are not normalised: divide by sqrt(max * min), so that the grid as a whole stays put.",
-            produces=lambda w, x, a: _mistaken_factor(w, _size(x), a, "no"),
-        ),
-        Misconception(
-            "normalised-to-the-largest",
-            "Normalised to the largest factor: every column shrinks. Divide by sqrt(max * min), so that factors lie on "
-            "both sides of 1.",
-            produces=lambda w, x, a: _mistaken_factor(w, _size(x), a, "max"),
-        ),
-        Misconception(
-            "normalised-to-the-mean",
-            "Normalised to the mean; the contract asks for sqrt(max * min), the middle on a logarithmic scale.",
-            produces=lambda w, x, a: _mistaken_factor(w, _size(x), a, "mean"),
-        ),
-        Misconception(
-            "forgets-the-root",
-            "Divide by the SQUARE ROOT of max * min.",
-            produces=lambda w, x, a: _mistaken_factor(w, _size(x), a, "sum"),
-        ),
-        Misconception(
-            "ignores-alpha",
-            "alpha is an exponent that sets how much is done: 0 nothing, 1 everything. Here it is missing.",
-            produces=lambda w, x, a: _mistaken_factor(w, _size(x), 1.0),
-        ),
-        Misconception(
-            "alpha-as-factor",
-            "alpha is an exponent, not a factor: m**alpha, not m * alpha. (A common factor cancels.)",
-            produces=lambda w, x, a: _mistaken_factor(w, a * _size(x), 1.0),
-        ),
-        Misconception(
-            "silent-channel",
-            "Right until a channel never fires: its magnitude is 0, and so are its factor and the normalisation. Keep "
-            "the magnitudes at 1e-5 or above.",
-            recognises=lambda args, got, want: bool((np.abs(args[1]).max(0) == 0).any()),
-        ),
-    ],
-    hint="m = np.abs(inputs).mean(axis=0), at least 1e-5; raw = m**alpha; factor = raw / sqrt(raw.max() * raw.min()); "
-    "scaled = weight * factor.",
-    points=3,
 )

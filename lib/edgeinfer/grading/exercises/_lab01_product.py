@@ -164,6 +164,11 @@ PRODUCT = Exercise(
             produces=_in_bytes,
         ),
         Misconception(
+            "codes-as-int8",
+            "Codes reach 255, int8 ends at 127: as int8, 200 becomes -56. Widen the codes to int32, not to int8.",
+            produces=lambda c, s, z, x, xs: _matvec(c.astype(np.int8), s, z, x, xs),
+        ),
+        Misconception(
             "accumulator-16-bits",
             "A sum of products of 8-bit codes leaves 16 bits after a few terms and wraps round. Accumulate in int32.",
             produces=_in_16_bits,

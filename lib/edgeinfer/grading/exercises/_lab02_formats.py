@@ -200,6 +200,8 @@ def _coding_cases(rng: np.random.Generator) -> list[Args]:
         (gauss, 1, 4),
         (flat, 2, 6),
         (rng.normal(size=(4, 128)).astype(np.float32), 4, 12),
+        (skewed, 3, 0),  # the greedy start alone
+        (flat, 2, 0),
     ]
 
 
@@ -260,6 +262,23 @@ def _error_like(other: Any) -> Any:
     return recognises
 
 
+def _size_of_weights(w: np.ndarray, bits: int, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    """Every scale is the mean of |w|, not of what is left over."""
+    planes, rest, size = [], w.astype(np.float64), np.abs(w.astype(np.float64)).mean(1)
+    for _ in range(bits):
+        planes.append(np.where(rest >= 0, 1.0, -1.0))
+        rest = rest - size[:, None] * planes[-1]
+    return np.repeat(size[:, None], bits, 1), np.stack(planes, 1)
+
+
+def _one_by_one(w: np.ndarray, bits: int, rounds: int) -> tuple[np.ndarray, np.ndarray]:
+    alphas, planes = _greedy(w, bits)
+    for _ in range(rounds):
+        alphas = np.einsum("gbl,gl->gb", planes, w.astype(np.float64)) / w.shape[1]
+        planes = _reassign(w, alphas)
+    return alphas, planes
+
+
 def _shared_scales(w: np.ndarray, bits: int, rounds: int) -> tuple[np.ndarray, np.ndarray]:
     alphas, planes = _alternating(w.reshape(1, -1), bits, rounds)
     return np.repeat(alphas, len(w), 0), planes.reshape(bits, *w.shape).swapaxes(0, 1)
@@ -304,6 +323,18 @@ CODING = Exercise(
             "The planes were chosen again, but with the greedy scales. Refit the scales by least squares in every "
             "round.",
             recognises=_error_like(lambda w, bits, rounds: (_greedy(w, bits)[0], _reassign(w, _greedy(w, bits)[0]))),
+        ),
+        Misconception(
+            "refits-one-by-one",
+            "Each scale was refitted as if it were the only one. Planes overlap: fit all scales of a row together, "
+            "np.linalg.lstsq(planes.T, w).",
+            recognises=_error_like(_one_by_one),
+        ),
+        Misconception(
+            "scale-of-the-weights",
+            "Every scale is the mean of |w|. Plane b stands for what the earlier planes left over: its scale is the "
+            "mean of |r|.",
+            recognises=_error_like(_size_of_weights),
         ),
         Misconception(
             "scales-shared-by-groups",

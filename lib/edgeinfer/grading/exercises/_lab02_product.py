@@ -222,6 +222,8 @@ def _mistaken(
     centre: float = 1.0,
     offset: float = 1.0,
     scaled_offset: bool = True,
+    zero: float = 1.0,
+    whole_row: bool = False,
 ) -> np.ndarray:
     """The look-up product with one screw loose."""
     bits, n, blocks = indices.shape
@@ -232,7 +234,9 @@ def _mistaken(
     for b in range(bits):
         sums += weights[b] * wide[np.arange(blocks), indices[b]]
     total = wide[:, -1].reshape(groups, -1).sum(1)
-    shift = offset * (centre * (2**bits - 1) / 2 - zero_points.astype(np.float64)) * total
+    if whole_row:
+        total = np.full(groups, total.sum())
+    shift = offset * (centre * (2**bits - 1) / 2 - zero * zero_points.astype(np.float64)) * total
     grouped = sums.reshape(n, groups, -1).sum(-1)
     return np.asarray((scales * (grouped + shift) if scaled_offset else scales * grouped + shift).sum(1))
 
@@ -258,7 +262,7 @@ PRODUCT = Exercise(
             "forgets-offset",
             "The offset term is missing. Signed planes add up to 2*code - (2**bits - 1), centred on zero; the "
             "code and its zero point are not. What is left over is the same for all weights of a group: a "
-            "constant times the sum of x there.",
+            "constant times the sum of x there. (A whole table adds up to 0; its last entry is the sum.)",
             produces=partial(_mistaken, offset=0.0),
         ),
         Misconception(
@@ -266,6 +270,22 @@ PRODUCT = Exercise(
             "The offset holds the zero point but not the middle of the codes. A plane bit is (sign + 1) / 2, so a "
             "code is half the weighted signs PLUS (2**bits - 1) / 2.",
             produces=partial(_mistaken, centre=0.0),
+        ),
+        Misconception(
+            "forgets-zero-point",
+            "The zero points are missing: the offset is (2**bits - 1) / 2 MINUS zero_point, times the sum of x.",
+            produces=partial(_mistaken, zero=0.0),
+        ),
+        Misconception(
+            "zero-point-sign",
+            "The zero point is added; it is subtracted: W = scale * (code MINUS zero_point).",
+            produces=partial(_mistaken, zero=-1.0),
+        ),
+        Misconception(
+            "sum-of-the-whole-row",
+            "Each group has its own scale and zero point, so they meet only the activations of their own group; you "
+            "used the sum over all K columns.",
+            produces=partial(_mistaken, whole_row=True),
         ),
         Misconception(
             "offset-wrong-sign",

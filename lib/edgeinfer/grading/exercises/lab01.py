@@ -1,8 +1,10 @@
 """Exercises of lab 1, quantization from scratch; grids, the integer product, the smarter roundings."""
 
 from edgeinfer.grading.exercise import Lab
-from edgeinfer.grading.exercises._lab01_error import ACTIVATION, SECOND_ORDER
-from edgeinfer.grading.exercises._lab01_grid import GROUPS, SYMMETRIC
+from edgeinfer.grading.exercises._lab01_activation import ACTIVATION
+from edgeinfer.grading.exercises._lab01_error import SECOND_ORDER
+from edgeinfer.grading.exercises._lab01_grid import SYMMETRIC
+from edgeinfer.grading.exercises._lab01_groups import GROUPS
 from edgeinfer.grading.exercises._lab01_product import PRODUCT
 
 LAB = Lab(
