@@ -94,7 +94,9 @@ def command() -> list[str]:
 
 def environment() -> dict[str, str]:
     # The kernel must be this environment's own, not one that the user has installed under the same name.
-    return {**os.environ, "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    # NumPy's products of small matrices: on a busy machine a second thread is waited for longer than it works.
+    blas = {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}
+    return {**os.environ, **blas, "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
 
 
 def run_builder() -> tuple[int, list[str]]:

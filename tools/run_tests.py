@@ -54,6 +54,8 @@ def main() -> None:
     parser.add_argument("--only", choices=list(STAGES), action="append", help="run this stage only (may be repeated)")
     chosen = parser.parse_args().only or list(STAGES)
     os.environ["PATH"] = f"{BIN}{os.pathsep}{os.environ.get('PATH', '')}"
+    # NumPy's products of small matrices: on a busy machine a second thread is waited for longer than it works.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     results = []
     try:
         for name in chosen:
