@@ -126,8 +126,9 @@ print(f"a token leaves {float16_bytes} bytes in the cache, at 16 bits per number
 # $$\text{key} \approx \text{low} + \text{scale} \cdot \text{code}, \qquad
 # \text{low} = \min, \quad \text{scale} = \frac{\max - \min}{2^{\text{bits}} - 1}$$
 #
-# with the minimum and the maximum over the tokens of the group, in that channel. Unlike the zero point of Lab 1, `low`
-# is a value, not a code, and 0 need not lie on the grid.
+# with the minimum and the maximum over the tokens of the group, in that channel; codes are rounded to the nearest. `low`
+# is the offset that you met under *Predict*. Unlike the zero point of Lab 1 it is a value, not a code, and 0 need not
+# lie on the grid.
 #
 # | 3 tokens, 2 channels, one group | channel 0 | channel 1 |
 # | --- | --- | --- |
@@ -136,7 +137,7 @@ print(f"a token leaves {float16_bytes} bytes in the cache, at 16 bits per number
 # | codes | 0, 1, 3 | 0, 3, 1 |
 #
 # A loop over groups is fast enough. A loop over channels is not: later, all layers and heads come side by side, as
-# columns of one matrix.
+# columns of one matrix. (The check accepts such a loop, but the table below would take minutes instead of seconds.)
 
 
 # %% id="quantize_keys" role="solution"
@@ -213,6 +214,9 @@ print(
 )
 
 # %% [markdown] id="axis_text"
+# The table names the axis along which 32 neighbours share a grid. *Along tokens* is a grid per channel: 32 tokens share
+# it. *Along channels* is a grid per token: its 32 channels share it.
+#
 # Before you run the next cell: the grids along tokens will give **exactly** the same numbers with loud channels as
 # without. Why?
 
@@ -228,10 +232,11 @@ for bits in (8, 4, 2):
         table[bits, key_axis, value_axis] = quality(few_bits, loud)
         recall, perplexity = table[bits, key_axis, value_axis]
         print(f"{bits:4}  {key_axis:23}  {value_axis:13}  {recall:6.2f}  {perplexity:10.2f}")
-quiet = quality(lambda keys, values: (rounded(keys, 2, "tokens"), rounded(values, 2, "channels")))
-print(f"2 bits, keys per channel, without loud channels: recall {quiet[0]:.2f}, perplexity {quiet[1]:.2f}")
+for name, key_axis in (("channel", "tokens"), ("token", "channels")):
+    quiet = quality(lambda keys, values, axis=key_axis: (rounded(keys, 2, axis), rounded(values, 2, "channels")))
+    print(f"2 bits, keys per {name}, without loud channels: recall {quiet[0]:.2f}, perplexity {quiet[1]:.2f}")
 print(
-    f"2 bits, keys per token: recall {table[2, 'channels', 'channels'][0]:.2f}  "
+    f"2 bits, keys per token, with loud channels: recall {table[2, 'channels', 'channels'][0]:.2f}  "
     f"(you predicted: {recall_with_grids_per_token})"
 )
 
@@ -251,7 +256,7 @@ print(
 #                    codes: 8 tokens, 2 groups    recent: 3 tokens    + key -> 12 coded, 0 recent
 # ```
 #
-# Call your `quantize_keys`.
+# Call your `quantize_keys`; its check has to be green first.
 
 
 # %% id="append_token" role="solution"
@@ -324,13 +329,14 @@ print(f"(you predicted for 2 bits: {times_smaller_at_2_bits})")
 # neighbouring layers. Its finding was that in the middle and deep layers of large models these vectors point the same
 # way in both layers, while their lengths differ. So:
 #
-# - share the **direction**: from `lower`'s unit vector, go the share t of the angle towards `upper`'s, *along the arc*.
-#   With Ω the angle between the unit vectors u and v,
+# - share the **direction**: let u be the unit vector of a token in one layer (`lower`), v its unit vector in the next
+#   (`upper`), and Ω the angle between them. From u, go the share t of the angle towards v, *along the arc*:
 #
 # $$\text{direction} = \frac{\sin((1-t)\,\Omega)}{\sin \Omega}\, u + \frac{\sin(t\,\Omega)}{\sin \Omega}\, v$$
 #
 # - keep the **length** of each token in each layer: two numbers per token;
-# - do not merge the `keep` tokens with the largest angle: their rows are stored as they are.
+# - do not use the merge for the `keep` tokens with the largest angle: their rows are stored as they are. You return which
+#   tokens these are; `direction` has a row for every token all the same.
 #
 # Where u and v are equal, sin Ω is 0; there the weights are simply 1 − t and t. (And rounding may lift the cosine of
 # such a pair above 1: clip it before the arccos.)
@@ -423,8 +429,8 @@ for pairs in ([(6, 7)], [(4, 5), (6, 7)]):
 #   mean and maximum *of the survivors*.
 # - Attention then reads the keys and values that are left.
 #
-# The threshold has to work on scores, not on probabilities: the softmax would need all scores first. And note what the
-# rule does when a constant is added to all scores: nothing.
+# The threshold works on scores, not on probabilities: a softmax would need an exponential for each key, and saving work
+# is the point. And note what a constant added to all scores changes: nothing, neither here nor in the softmax.
 
 
 # %% id="filter_keys" role="solution"
@@ -551,7 +557,7 @@ def cascade_prune(importance, alive, probabilities, keep):
 lab.check("cascade_prune", cascade_prune)
 
 # %% [markdown] id="cascade_text"
-# Into the model again. The question's own tokens stay alive. Two schedules that read the same number of keys: prune a
+# Into the model again. Only the new tokens' queries vote, and the new tokens themselves stay alive. Two schedules that read the same number of keys: prune a
 # little after every layer, or leave the lower half of the layers alone and prune more in the upper half.
 
 # %% id="cascade"
@@ -730,9 +736,10 @@ result = measure.compare(contenders, "torch bfloat16", rounds=7, work=work, max_
 result
 
 # %% id="speed_ratio"
+rival = min(("torch float32", "torch bfloat16"), key=lambda name: result.row(name).seconds)  # the faster one here
 for name in ("your NumPy, 4 bits", "library, 4 bits", "library, 2 bits"):
-    fewer = moved["torch bfloat16"] / moved[name]
-    print(f"{name}: {result.row(name).ratio:.2f} times as fast as torch bfloat16, from {fewer:.2f} times fewer bytes")
+    faster, fewer = result.row(rival).seconds / result.row(name).seconds, moved[rival] / moved[name]
+    print(f"{name}: {faster:.2f} times as fast as {rival}, from {fewer:.2f} times fewer bytes")
 
 # %% id="roofline" mystnb={"image": {"alt": "Roofline: attention over caches of fewer bits lies further right."}}
 limits = measure.measure_limits(seconds=2.0, threads=(1,))

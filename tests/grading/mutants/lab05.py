@@ -792,6 +792,11 @@ def as_they_came(*args):
     return cuts(*args, order=np.arange(len(args[0])))
 
 
+@mutants.wrong("assign_tiles", named="sorted-by-difference")
+def saves_most_time_first(*args):
+    return cuts(*args, order=np.argsort(args[0] - args[1]))
+
+
 @mutants.wrong("assign_tiles", named="sorted-the-wrong-way")
 def least_gain_first(*args):
     return cuts(*args, order=np.argsort(args[1] / args[0]))

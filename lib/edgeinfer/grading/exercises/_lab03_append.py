@@ -141,6 +141,15 @@ def _flat(*args: Any) -> Cache:
     return grids[0], grids[1], grids[2], recent if len(recent) else np.zeros(0)
 
 
+def _without_exercise_1(*args: Any) -> Cache:
+    """Unpacks what a stub of quantize_keys returns."""
+    if len(args[3]) + 1 < args[6]:
+        return _mistaken_append(*args)
+    nothing: Any = None
+    codes, scale, low = nothing
+    return codes, scale, low, args[3]
+
+
 APPEND = Exercise(
     name="append_token",
     contract="codes uint8 (C, D), scale floating (C // group_size, D), low floating (C // group_size, D): the coded "
@@ -158,6 +167,12 @@ APPEND = Exercise(
     accept=_append_ok,
     needs=("quantize_keys",),
     misconceptions=[
+        Misconception(
+            "quantize-keys-gives-nothing",
+            "Your quantize_keys returns None. Exercise 1 comes first: this one calls it. If you have corrected it, run "
+            "its cell again.",
+            produces=_without_exercise_1,
+        ),
         Misconception(
             "codes-each-token",
             "The new token was coded at once, as a group of its own. A grid per channel needs the other tokens of the "

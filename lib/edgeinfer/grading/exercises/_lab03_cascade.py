@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
+from edgeinfer.grading.exercise import Args, Arrays, Exercise, Misconception, Returns
 
 Alive = tuple[np.ndarray, np.ndarray]
 
@@ -72,7 +72,7 @@ def _mistaken_cascade(
         best = np.argsort(by, kind="stable")[keep:]
     if returns == "places":
         return total, np.sort(best)
-    return total, alive[best] if order == "rank" else np.sort(alive[best])
+    return total, np.sort(alive[best])
 
 
 def _one_head(*args: Any) -> Alive:
@@ -86,6 +86,16 @@ def _last_query(*args: Any) -> Alive:
 def _living_only(*args: Any) -> Alive:
     total, alive = _mistaken_cascade(*args)
     return total[args[1]], alive
+
+
+def _only_the_order(args: Args, got: Arrays, want: Arrays) -> bool:
+    same = np.allclose(got[0], want[0], rtol=1e-5, atol=1e-12)
+    return bool(same and np.array_equal(np.sort(got[1]), want[1]))
+
+
+def _as_mask(*args: Any) -> Alive:
+    total, alive = _mistaken_cascade(*args)
+    return total, np.isin(np.arange(len(total)), alive)
 
 
 CASCADE = Exercise(
@@ -143,12 +153,17 @@ CASCADE = Exercise(
         Misconception(
             "alive-in-order-of-importance",
             "The right tokens, but in order of importance. Tokens stand in the order in which they came: np.sort.",
-            produces=partial(_mistaken_cascade, order="rank"),
+            recognises=_only_the_order,
+        ),
+        Misconception(
+            "alive-as-mask",
+            "A mask of all tokens; the contract asks for their numbers: np.flatnonzero(mask).",
+            produces=_as_mask,
         ),
         Misconception(
             "mean-instead-of-sum",
-            "You took the mean over heads and queries. Layers with many queries must weigh more than those with one, "
-            "since importance is what all of them together looked at: sum.",
+            "You took the mean over heads and queries. Importance is what all of them together have looked at, in all "
+            "layers: sum.",
             produces=partial(_mistaken_cascade, measure=np.mean),
         ),
         Misconception(

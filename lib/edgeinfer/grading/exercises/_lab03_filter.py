@@ -76,12 +76,12 @@ def _mistaken_filter(
     survivors: bool = True,
     only_alive: bool = True,
     second: str = "both",
-    softmax: bool = False,
+    softmax: float | None = None,
     overflow: bool = False,
     query_too: bool = False,
     magnitude: bool = False,
 ) -> Masks:
-    """The two rounds with one screw loose."""
+    """The two rounds with one screw loose; `softmax`: the power of D that scores are divided by before it."""
     q, k = query.astype(np.int64), keys.astype(np.int64)
     parts = {
         "shift": k >> 2,
@@ -103,8 +103,8 @@ def _mistaken_filter(
         if not alive.any():
             return alive, alive
         s = np.abs(scores.astype(np.float64)) if magnitude else scores.astype(np.float64)
-        if softmax:
-            e = np.exp((s - s[alive].max()) / np.sqrt(len(q)))
+        if softmax is not None:
+            e = np.exp((s - s[alive].max()) / len(q) ** softmax)
             s = e / e[alive].sum()
         seen = s[alive] if survivors else s
         mean, top = (np.median(seen) if middle == "median" else seen.mean()), seen.max()
@@ -118,6 +118,17 @@ def _mistaken_filter(
         alive = passed & alive if only_alive else passed
         masks.append(alive)
     return masks[0], masks[1]
+
+
+SOFTMAX = (
+    "The threshold was put on the softmax. Its mean is always 1/T and a few keys hold nearly everything, so almost all "
+    "others fall. (And an exponential for each key is what the filter should save.) Use the scores."
+)
+
+
+def _mask_of_survivors(query: np.ndarray, keys: np.ndarray, alpha: float) -> Masks:
+    first, second = _filtered(query, keys, alpha)
+    return first, second[first]
 
 
 FILTER = Exercise(
@@ -164,12 +175,8 @@ FILTER = Exercise(
             "the query keeps all its bits in both rounds.",
             produces=partial(_mistaken_filter, query_too=True),
         ),
-        Misconception(
-            "threshold-on-probabilities",
-            "The threshold was put on the softmax. Its mean is always 1/T and a few keys hold nearly everything, so "
-            "almost all others fall. (And an exponential for each key is what the filter should save.) Use the scores.",
-            produces=partial(_mistaken_filter, softmax=True),
-        ),
+        Misconception("threshold-on-probabilities", SOFTMAX, produces=partial(_mistaken_filter, softmax=0.5)),
+        Misconception("threshold-on-plain-probabilities", SOFTMAX, produces=partial(_mistaken_filter, softmax=0)),
         Misconception(
             "brings-keys-back",
             "A key that was dropped in round 1 is back in round 2. Its low bits were never fetched: "
@@ -240,6 +247,11 @@ FILTER = Exercise(
             "numbers-instead-of-masks",
             "These are the numbers of the living keys; return masks, one bool for each key.",
             produces=lambda q, k, a: tuple(np.flatnonzero(m) for m in _filtered(q, k, a)),
+        ),
+        Misconception(
+            "mask-of-the-survivors",
+            "The second mask has a place for each survivor only. Both masks are over all T keys: second[first] = ...",
+            produces=_mask_of_survivors,
         ),
         Misconception(
             "second-round-only",

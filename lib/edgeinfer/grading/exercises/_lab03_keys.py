@@ -141,9 +141,14 @@ def _grid_told_otherwise(keys: np.ndarray, bits: int, group_size: int, tells: st
         return low[each] + scale[each] * codes, scale, low
     return (
         codes,
-        1 / scale if tells == "inverse" else scale,
-        low + scale * (2**bits - 1) / 2 if tells == "middle" else low,
+        {"inverse": 1 / scale, "swapped": low}.get(tells, scale),
+        {"middle": low + scale * (2**bits - 1) / 2, "swapped": scale}.get(tells, low),
     )
+
+
+def _one_row(keys: np.ndarray, bits: int, group_size: int, flat: bool) -> Grid:
+    codes, scale, low = per_channel(keys, bits, len(keys))
+    return (codes, scale[0], low[0]) if flat else (codes, scale, low)
 
 
 def _steps_too_small(args: Args, got: Arrays, want: Arrays) -> bool:
@@ -161,6 +166,11 @@ PER_TOKEN = (
     "These grids belong to tokens: minimum and maximum were taken over the channels. Keys have channels that lie far "
     "from zero in every token, and such a channel would stretch the grid of all others. Take them over the tokens of "
     "a group, one channel at a time: reshape to (T // group_size, group_size, D) and reduce axis 1."
+)
+
+WHOLE_CONTEXT = (
+    "All groups of a channel got the range of the whole context. Then a new token could change every old code. Take "
+    "the range inside each group of tokens."
 )
 
 KEYS = Exercise(
@@ -192,12 +202,9 @@ KEYS = Exercise(
             "reduce over the tokens of the group only.",
             produces=_tile_pairs,
         ),
-        Misconception(
-            "one-grid-per-channel",
-            "All groups of a channel got the range of the whole context. Then a new token could change every old code. "
-            "Take the range inside each group of tokens.",
-            produces=partial(mistaken_grid, whole=True),
-        ),
+        Misconception("one-grid-per-channel", WHOLE_CONTEXT, produces=partial(mistaken_grid, whole=True)),
+        Misconception("one-row-of-grids", WHOLE_CONTEXT, produces=partial(_one_row, flat=False)),
+        Misconception("one-flat-row-of-grids", WHOLE_CONTEXT, produces=partial(_one_row, flat=True)),
         Misconception(
             "groups-interleaved",
             "A group is a run of NEIGHBOURING tokens: reshape to (T // group_size, group_size, D), not to "
@@ -242,6 +249,11 @@ KEYS = Exercise(
             "inverse-scale",
             "You return codes per key instead of keys per code. Whoever decodes computes low + scale * code.",
             produces=partial(_grid_told_otherwise, tells="inverse"),
+        ),
+        Misconception(
+            "scale-and-low-swapped",
+            "The values are right, but scale and low are swapped: the order is codes, scale, low.",
+            produces=partial(_grid_told_otherwise, tells="swapped"),
         ),
         Misconception(
             "decoded-keys",

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
+from edgeinfer.grading.exercise import Args, Arrays, Exercise, Misconception, Returns
 
 Merged = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 
 def _cases(rng: np.random.Generator) -> list[Args]:
     cases: list[Args] = []
-    for tokens, channels, t, keep in ((6, 8, 0.5, 2), (5, 4, 0.6, 1), (9, 16, 0.3, 3), (4, 3, 0.8, 0), (7, 8, 0.6, 2)):
+    shapes = [(6, 8, 0.5, 2, 0), (5, 4, 0.6, 1, 0), (9, 16, 0.3, 3, 1), (4, 3, 0.8, 0, 0), (7, 8, 0.6, 2, 1)]
+    for tokens, channels, t, keep, turn in shapes:
         lower = rng.normal(size=(tokens, channels))
         other = rng.normal(size=(tokens, channels))
         other -= lower * ((other * lower).sum(1) / (lower**2).sum(1))[:, None]
@@ -24,13 +25,28 @@ def _cases(rng: np.random.Generator) -> list[Args]:
         angle = rng.permutation(np.linspace(0.2, 2.6, tokens))  # no two alike: the order is certain
         far = np.sort(np.argsort(-angle)[:keep])
         angle = np.where(np.isin(np.arange(tokens), far), 0, angle)[:, None]
-        angle[far, 0] = np.linspace(2.6, 0.2, tokens)[:keep][::-1]  # the largest of them comes last
+        # by place they fall in one case, rise in another: neither order of the angle passes for that of the places
+        angle[far, 0] = np.roll(np.linspace(2.6, 0.2, tokens)[:keep], turn)
         upper = unit * np.cos(angle) + side * np.sin(angle)
         lengths = np.exp(rng.normal(0, 0.7, (2, tokens, 1)))
         cases.append(((unit * lengths[0]).astype(np.float32), (upper * lengths[1]).astype(np.float32), t, keep))
-    same = cases[-1][0]
-    cases[-1][1][3] = 2 * same[3]  # the same direction in both layers
+    lower, upper, _, _ = cases[-1]
+    lower[3] = _cosine_above_one(rng, lower.shape[1])
+    upper[3] = 2 * lower[3]  # the same direction in both layers
     return cases
+
+
+def _cosine_above_one(rng: np.random.Generator, channels: int) -> np.ndarray:
+    """A row whose cosine with itself is a rounding above 1, however it is computed: an arccos without a clip fails."""
+    rows = rng.normal(size=(4000, channels)).astype(np.float32)
+    above = np.zeros(len(rows))
+    for dtype in (np.float32, np.float64):
+        x = rows.astype(dtype)
+        norm = np.linalg.norm(x, axis=1)
+        u = x / norm[:, None]
+        for cosine in ((u * u).sum(1), np.einsum("td,td->t", u, u), (2 * x * x).sum(1) / (2 * norm * norm)):
+            above += cosine > 1
+    return np.asarray(rows[np.argmax(above)])
 
 
 def _on_the_arc(lower: np.ndarray, upper: np.ndarray, t: float, keep: int) -> Merged:
@@ -97,8 +113,8 @@ def _mistaken_merge(
         "merged": np.linalg.norm((1 - t) * a + t * b, axis=1) + 0 * norms,
     }[lengths]
     distance = {"angle": angle[:, 0], "nearest": -angle[:, 0], "gap": np.linalg.norm(a - b, axis=1)}[retain]
-    ranked = np.argsort(-distance, kind="stable")[:keep]
-    return direction, norms, ranked if order == "rank" else np.sort(ranked)
+    ranked = np.argsort(distance, kind="stable")[-keep:] if order == "slice" else np.argsort(-distance)[:keep]
+    return direction, norms, np.sort(ranked)
 
 
 def _as_mask(*args: Any) -> Merged:
@@ -109,6 +125,11 @@ def _as_mask(*args: Any) -> Merged:
 def _along_columns(lower: np.ndarray, upper: np.ndarray, t: float, keep: int) -> Merged:
     _, lengths, kept = _mistaken_merge(lower, upper, t, keep)
     return _mistaken_merge(lower.T, upper.T, t, 0)[0].T, lengths, kept
+
+
+def _only_the_order(args: Args, got: Arrays, want: Arrays) -> bool:
+    same = all(np.allclose(g, w, rtol=1e-3, atol=1e-4) for g, w in zip(got[:2], want[:2], strict=True))
+    return bool(same and np.array_equal(np.sort(got[2]), want[2]))
 
 
 MERGE = Exercise(
@@ -223,7 +244,13 @@ MERGE = Exercise(
         Misconception(
             "kept-in-order-of-angle",
             "The right tokens, but in order of their angle. Stored rows are looked up by place: np.sort.",
-            produces=partial(_mistaken_merge, order="rank"),
+            recognises=_only_the_order,
+        ),
+        Misconception(
+            "minus-zero-is-everything",
+            "Right until keep is 0: x[-0:] is x[0:], all of it. Cut at x[len(x) - keep:], or sort by -angle and take "
+            "[:keep].",
+            produces=partial(_mistaken_merge, order="slice"),
         ),
         Misconception(
             "kept-as-mask",

@@ -242,6 +242,11 @@ def _choice_cases(rng: np.random.Generator) -> list[Args]:
         per_non_zero = float(rng.uniform(0.02, 0.08))
         cases.append((starts, indices, height, width, middle * per_non_zero * 1.0001, per_non_zero))
     cases.append((*cases[0][:4], cases[0][4] / 10, cases[0][5]))  # blocks are cheap
+    starts, indices, height, width = cases[1][:4]
+    costs = [_counts(starts, indices, height, width, w) for w in range((len(starts) - 1) // height)]
+    blocks, non_zeros = next(c for c in costs if c[0])
+    # For one window both units take the same time.
+    cases.append((starts, indices, height, width, float(non_zeros), float(blocks)))
     return cases
 
 
@@ -364,8 +369,8 @@ UNITS = Exercise(
         ),
         Misconception(
             "empty-window",
-            "Right but for windows without a non-zero: both units take 0 us, and on a tie the vector unit is chosen "
-            "(<).",
+            "Right but where both units take the same time, as in a window without a non-zero, 0 us: on a tie the "
+            "vector unit is chosen (<).",
             produces=partial(_chosen_otherwise, rule="ties"),
         ),
         Misconception(

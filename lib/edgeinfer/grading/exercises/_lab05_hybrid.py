@@ -132,6 +132,7 @@ MISTAKES: dict[str, Callable[..., np.ndarray]] = {
     "bytes-times-bandwidth": partial(_best_cut, value=lambda h, c, bh, bc, bw: max(h, c, (bh + bc) * bw)),
     "not-sorted": partial(_best_cut, order=lambda h, c: np.arange(len(h))),
     "sorted-the-wrong-way": partial(_best_cut, order=lambda h, c: np.argsort(c / h, kind="stable")),
+    "sorted-by-difference": partial(_best_cut, order=lambda h, c: np.argsort(h - c, kind="stable")),
     "order-not-undone": partial(_best_cut, undo=False),
     "half-of-the-ranked": _half_of_the_ranked,
     "half-each": _half,
@@ -198,6 +199,11 @@ TILES = Exercise(
         _says(
             "sorted-the-wrong-way",
             "Sorted the wrong way round: the hot worker gets the tiles on which it gains least.",
+        ),
+        _says(
+            "sorted-by-difference",
+            "Sorted by times_cold - times_hot. A microsecond saved is worth more on a tile that takes the hot worker "
+            "less of its time: sort by the ratio times_cold / times_hot.",
         ),
         _says(
             "order-not-undone",

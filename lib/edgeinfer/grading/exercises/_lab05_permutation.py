@@ -30,6 +30,7 @@ def _search_cases(rng: np.random.Generator) -> list[Args]:
                 order = rng.permutation(columns)
             weight = weight[:, order]
         cases.append((weight,))
+    cases += [(_mixed(rng, rows, 12),) for rows in (6, 9, 9, 12, 12)]
     for rows, columns in ((5, 8), (5, 12)):  # some columns are loud everywhere, and they are neighbours
         loud = rng.exponential(0.15, size=(rows, columns))
         loud[:, : columns // 2] += rng.uniform(1, 3, size=columns // 2)
@@ -42,6 +43,16 @@ def _rows_differ(rng: np.random.Generator, rows: int, columns: int) -> np.ndarra
     loud = rng.exponential(0.15, size=(rows, columns))
     loud += 2 * (np.arange(rows)[:, None] % (columns // 4) == np.arange(columns) // 4)
     return _signed(rng, loud)
+
+
+def _mixed(rng: np.random.Generator, rows: int, columns: int) -> np.ndarray:
+    """The same, shuffled: the given order is an accident, and the inverse of a good order another one."""
+    while True:
+        weight = _rows_differ(rng, rows, columns)[:, rng.permutation(columns)]
+        given, needed, best = _needed(weight)
+        inverse = kept_in_order(weight, np.argsort(best_order(weight)[1]))
+        if best > 1.08 * given and inverse < needed:
+            return weight
 
 
 def _signed(rng: np.random.Generator, magnitude: np.ndarray) -> np.ndarray:
