@@ -126,9 +126,9 @@ print(f"a token leaves {float16_bytes} bytes in the cache, at 16 bits per number
 # $$\text{key} \approx \text{low} + \text{scale} \cdot \text{code}, \qquad
 # \text{low} = \min, \quad \text{scale} = \frac{\max - \min}{2^{\text{bits}} - 1}$$
 #
-# with the minimum and the maximum over the tokens of the group, in that channel; codes are rounded to the nearest. `low`
-# is the offset that you met under *Predict*. Unlike the zero point of Lab 1 it is a value, not a code, and 0 need not
-# lie on the grid.
+# with the minimum and the maximum over the tokens of the group, in that channel; codes are rounded to the nearest.
+# `low` is the offset that you met under *Predict*. Unlike the zero point of Lab 1 it is a value, not a code, and 0 need
+# not lie on the grid.
 #
 # | 3 tokens, 2 channels, one group | channel 0 | channel 1 |
 # | --- | --- | --- |
@@ -335,8 +335,8 @@ print(f"(you predicted for 2 bits: {times_smaller_at_2_bits})")
 # $$\text{direction} = \frac{\sin((1-t)\,\Omega)}{\sin \Omega}\, u + \frac{\sin(t\,\Omega)}{\sin \Omega}\, v$$
 #
 # - keep the **length** of each token in each layer: two numbers per token;
-# - do not use the merge for the `keep` tokens with the largest angle: their rows are stored as they are. You return which
-#   tokens these are; `direction` has a row for every token all the same.
+# - do not use the merge for the `keep` tokens with the largest angle: their rows are stored as they are. You return
+#   which tokens these are; `direction` has a row for every token all the same.
 #
 # Where u and v are equal, sin Ω is 0; there the weights are simply 1 − t and t. (And rounding may lift the cosine of
 # such a pair above 1: clip it before the arccos.)
@@ -557,8 +557,9 @@ def cascade_prune(importance, alive, probabilities, keep):
 lab.check("cascade_prune", cascade_prune)
 
 # %% [markdown] id="cascade_text"
-# Into the model again. Only the new tokens' queries vote, and the new tokens themselves stay alive. Two schedules that read the same number of keys: prune a
-# little after every layer, or leave the lower half of the layers alone and prune more in the upper half.
+# Into the model again. Only the queries of the new tokens vote, and the new tokens themselves stay alive. Two schedules
+# that read the same number of keys: prune a little after every layer, or leave the lower half of the layers alone and
+# prune more in the upper half.
 
 # %% id="cascade"
 prune = lab.fallback("cascade_prune", cascade_prune, kv_steps.cascade)

@@ -56,6 +56,9 @@ def _clear(query: np.ndarray, keys: np.ndarray, alpha: float, returns: bool) -> 
         return False
     if not _mistaken_filter(query, keys, alpha, middle="share of the maximum")[1].any():
         return False  # that mistake would end in an error of NumPy before it can be named
+    swapped, sharp = (_mistaken_filter(query, keys, alpha, **how)[0] for how in ({"middle": "swapped"}, {"softmax": 0}))
+    if alpha > 0.2 and np.array_equal(swapped, sharp):
+        return False  # two mistakes that could not be told apart
     back = _mistaken_filter(query, keys, alpha, only_alive=False)[1].sum() > len(second)
     return bool(back) or not returns
 

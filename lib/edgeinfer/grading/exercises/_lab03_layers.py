@@ -41,7 +41,7 @@ def _cosine_above_one(rng: np.random.Generator, channels: int) -> np.ndarray:
     rows = rng.normal(size=(4000, channels)).astype(np.float32)
     above = np.zeros(len(rows))
     for dtype in (np.float32, np.float64):
-        x = rows.astype(dtype)
+        x: np.ndarray = rows.astype(dtype)
         norm = np.linalg.norm(x, axis=1)
         u = x / norm[:, None]
         for cosine in ((u * u).sum(1), np.einsum("td,td->t", u, u), (2 * x * x).sum(1) / (2 * norm * norm)):
