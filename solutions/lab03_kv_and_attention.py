@@ -12,7 +12,7 @@
 # - filter keys by the high bits of their codes as Energon does, and prune tokens from layer to layer as SpAtten does,
 # - measure quality against bytes, with a task that has right answers, not with perplexity alone.
 #
-# **Time** 75 minutes. **Needs** the foundations chapters and Lab 1 (scale, zero point, group).
+# **Time** 90 minutes. **Needs** the foundations chapters and Lab 1 (scale, zero point, group).
 # **Runs** in less than a minute on two cores.
 #
 # The chapter *KV cache and attention* tells the story behind it.
