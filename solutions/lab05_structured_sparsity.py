@@ -12,8 +12,8 @@
 # - divide tiles of one matrix between two unlike workers that share a memory (the idea of HotTiles),
 # - condense windows of sparse rows, and let a cost model choose the unit for each (the idea of HC-SpMM).
 #
-# **Time** two sittings of 75 minutes. **Needs** the foundations chapters. Lab 4 (sparse formats) helps. **Runs** in less
-# than a minute on two cores.
+# **Time** two sittings of 75 minutes. **Needs** the foundations chapters. Lab 4 (sparse formats) helps. **Runs** in
+# less than a minute on two cores.
 #
 # The chapter *Structured sparsity and hybrid execution* tells the story behind it.
 
