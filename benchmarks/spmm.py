@@ -19,8 +19,8 @@ CASES = [f"{shape}:{zeros}:{batch}" for shape, batch, zeros in itertools.product
 BASELINE = "torch bf16, dense"
 NOTE = (
     "Zeros lie at random places. This book's formats and the dense baseline hold bfloat16 numbers, torch's and scipy's "
-    "CSR float32 with 32-bit columns, which they multiply fastest; they get the activations turned into columns before "
-    "the clock starts, this book's products turn them inside it. 'Of roofline' is the share of the read bandwidth "
+    "CSR float32 with 32-bit columns, which they multiply fastest. All are given the activations of a linear layer, "
+    "(B, K), and turn them inside the clock where they need columns. 'Of roofline' is the share of the read bandwidth "
     "measured in the same process; at many zeros or many columns arithmetic takes the time."
 )
 

@@ -74,7 +74,9 @@ def contenders(problem: SparseProblem) -> list[Contender]:
     found: list[Contender] = []
     dense = torch.from_numpy(problem.weight)
     half = torch.from_numpy(problem.x).bfloat16()
-    wide = np.ascontiguousarray(problem.x.T)
+    wide = (
+        problem.x.T
+    )  # every contender is given the activations (B, K) of a linear layer; who needs columns turns them
 
     def add(name: str, call: Callable[[Any], Any], weight: Any, copy: Callable[[Any], Any], nbytes: int, **how) -> None:
         turned = how.get("turned", False)
