@@ -14,7 +14,7 @@ from edgeinfer.measure.host import Host
 NO_LIMIT = 1 << 60
 
 
-def _folders(host: Host, controller: str) -> Iterator[str]:
+def group_folders(host: Host, controller: str) -> Iterator[str]:
     """Yield the folders of the process's group and of its ancestors, for version 2 and for version 1."""
     found = host.read("/proc/self/cgroup") or ""
     for line in found.splitlines():
@@ -42,7 +42,7 @@ def _number(text: str | None) -> int | None:
 def cpu_quota(host: Host) -> float | None:
     """Return the processors' worth of time that the groups allow (0.5 is half a core), or None without a limit."""
     quotas = []
-    for folder in _folders(host, "cpu"):
+    for folder in group_folders(host, "cpu"):
         two = (host.read(f"{folder}/cpu.max") or "").split()
         if len(two) == 2 and two[0].isdigit() and two[1].isdigit() and int(two[1]) > 0:
             quotas.append(int(two[0]) / int(two[1]))
@@ -56,7 +56,7 @@ def cpu_quota(host: Host) -> float | None:
 def memory_limit(host: Host) -> tuple[int, int] | None:
     """Return (limit, still free) in bytes of the tightest group, or None without a limit."""
     limits = []
-    for folder in _folders(host, "memory"):
+    for folder in group_folders(host, "memory"):
         for limit_name, used_name in (
             ("memory.max", "memory.current"),
             ("memory.limit_in_bytes", "memory.usage_in_bytes"),
