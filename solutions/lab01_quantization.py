@@ -71,7 +71,8 @@ def quantize_symmetric(weight, bits):
     """One symmetric grid for the whole matrix.
 
     weight: float32 (N, K).   bits: int, 2 to 8.
-    Returns codes: int8 (N, K), from -(2**(bits-1) - 1) to 2**(bits-1) - 1; scale: float, 1.0 if all weights are zero.
+    Returns codes: int8 (N, K), from -(2**(bits-1) - 1) to 2**(bits-1) - 1; scale: float, the largest
+    |weight| / the largest code, or 1.0 if all weights are zero.
     codes * scale is as near to weight as the grid allows.
     """
     ### BEGIN SOLUTION
@@ -150,7 +151,7 @@ lab.check("quantize_groups", quantize_groups)
 #
 # Now the whole model: every matrix of every layer is replaced by its rounded version, and the model reads held-out
 # text. Three granularities, six widths. A row ("per channel") is just a group as long as the row. The price of a small
-# group is its scale and zero point: 5 bytes here (4 + 1) for 64 weights.
+# group is its scale and zero point: 5 bytes here (4 + 1) for 64 weights. The text is short: the last digits are chance.
 
 # %% id="ladder"
 groups = lab.fallback("quantize_groups", quantize_groups, quantize_steps.group_codes)
@@ -219,7 +220,8 @@ print(f"4 bits, groups of 64: {at_4['per group of 64']:.2f} times  (you predicte
 # ### Exercise 3: multiply codes with codes
 #
 # Small weights are only half of the story. To be fast, the product itself has to be one of small integers. Let the
-# activations be codes as well, x = x_scale · x_code (symmetric, no zero point). Inside one group
+# activations be codes as well, x = x_scale · x_code (symmetric, no zero point).
+# From here on x_k are those codes. Inside one group
 #
 # $$\sum_k \text{scale}\,(c_k - z)\; \mathrm{x\_scale}\; x_k
 # = \text{scale} \cdot \mathrm{x\_scale} \cdot \Big( \underbrace{\textstyle\sum_k c_k x_k}_{\text{integers}}
@@ -337,7 +339,8 @@ lab.check("activation_scale", activation_scale)
 
 # %% [markdown] id="rescue_text"
 # Search α for each layer: the one whose rounded layer gives the smallest error of the layer's *output* on the
-# calibration text. Then the whole model with outliers again. How much of the damage is gone?
+# calibration text (the one whose activations were recorded). Then the whole model with outliers again. How much of the
+# damage is gone?
 
 # %% id="rescue"
 scale_by_activation = lab.fallback("activation_scale", activation_scale, quantize_steps.scale_columns)
@@ -423,7 +426,7 @@ for title, w in (("nearest", nearest), ("second order", compensated)):
 
 # %% [markdown] id="second_order_model_text"
 # Then the whole model, in groups of 64: rounded to nearest, with your activation-aware scaling, and with the library's
-# GPTQ (your step, worked off in blocks of columns).
+# GPTQ (your step, worked off in blocks of columns). Does each improve on the one before, at both widths?
 
 # %% id="second_order_model"
 moments = {name: kernels.second_moment(x) for name, x in calibration.items()}
@@ -449,6 +452,9 @@ for bits, *values in table:
 # - **Yours**: NumPy, a dozen passes over arrays that are larger than the codes.
 # - **Library, 4 bits and 8 bits**: codes are unpacked in registers and multiplied by int8 activations.
 # - **torch, bfloat16** and **torch, int4**: what a framework gives you.
+#
+# A ratio above the ratio of the bytes means that bfloat16 was slow, not that bytes weigh more. The roofline below shows
+# it.
 
 # %% id="contenders"
 import dataclasses
@@ -559,8 +565,7 @@ print(
 # ## Go further
 #
 # - **Low rank.** The rounding error is a matrix like any other. ZeroQuant-V2 stores its strongest directions beside the
-#   codes:
-#   `kernels.low_rank_compensation`. How many bytes does a rank cost, and is a smaller group a better use of them?
+#   codes: `kernels.low_rank_compensation`. How many bytes does a rank cost, and is a smaller group a better use of them?
 # - **One file, every width.** Any-Precision LLM stores codes whose first k bits are the k-bit model:
 #   `kernels.any_precision_quantize`. Cut *your* 6-bit codes to 3 bits: why is that worse, and what would help?
 # - **Made for the kernel.** Speed Odyssey gives up groups, so that nothing interrupts the integer sum, and repairs the

@@ -149,7 +149,7 @@ lab.check("build_tables", build_tables)
 # Where in a table does the sum of its activations stand?
 #
 # Fast kernels store the tables as int8. Your function gets such tables, too. Mind what a sum of many int8 numbers
-# needs.
+# needs. The scale of such tables is one more factor of y; leave it to the caller.
 
 # %% id="lut_matvec" role="solution"
 def lut_matvec(indices, tables, scales, zero_points):
@@ -213,7 +213,7 @@ print(f"{rows} x {columns}, ordinary product: {dense_work:,} multiplications and
 for bits in (1, 2, 3, 4):
     work = lookup_steps.lookup_work(rows, columns, bits, g=4)
     print(
-        f"{bits} bits, g = 4: {work.lookups:,} look-ups, {work.operations:,} other operations, "
+        f"{bits} bit{'s' * (bits > 1)}, g = 4: {work.lookups:,} look-ups, {work.operations:,} other operations, "
         f"{work.weight_bytes / 2**20:.1f} MiB of weights"
     )
 once = lookup_steps.lookup_work(rows, columns, 2, mirror=False).table_additions
@@ -259,7 +259,7 @@ def pack_ternary(weights):
 lab.check("pack_ternary", pack_ternary)
 
 # %% [markdown] id="build_4b"
-# **4b.** Unpack: multiplications, shifts and masks (or a table), no division.
+# **4b.** Unpack: multiplications, shifts and masks (or a table), no division. No check can see a division; you can.
 
 # %% id="unpack_ternary" role="solution"
 def unpack_ternary(packed, columns):
@@ -312,7 +312,7 @@ print("back again:", bool((unpack5(packed, 640) == trits).all()))
 def binary_coding(w, bits, rounds):
     """Each row of w as a sum of `bits` planes of -1 and +1 with a scale each.
 
-    w: float32 (G, L), G rows (groups) of L weights.   bits: int.   rounds: int, may be 0 (greedy start only).
+    w: float32 (G, L), G rows (groups) of L weights.   bits: int.   rounds: int, may be 0 (no alternation).
     Returns alphas: float (G, bits), planes: int8 (G, bits, L).
     """
     ### BEGIN SOLUTION
@@ -563,7 +563,8 @@ _ = measure.roofline(limits, points, title="One product per token: how near is e
 # - **g.** Let g grow from 1 to 8 in `lookup_steps.lookup_work`. Which g takes the fewest operations for one token,
 #   which for a table that must fit into a 16-byte register?
 # - **A batch.** Tables belong to one token. What happens to the table additions per product with 16 tokens, and what
-#   to the dot-product kernel? This is why T-MAC shines in decoding, less in prefill.
+#   to the dot-product kernel? This is why T-MAC (the
+#   look-up kernel this lab follows) shines in decoding, less in prefill.
 # - **Ternary tables.** TeLLMe looks up 3^g sums instead of 2^g. Write that product:
 #   `lookup_steps.ternary_lookup_matvec` has one to compare with.
 # - **Non-uniform codes.** Give `lut_matvec` a scale for each plane and feed it your binary coding: LUT-GEMM.
