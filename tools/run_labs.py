@@ -5,6 +5,7 @@ that is not satisfied fails. A parameter that a notebook does not have is refuse
 """
 
 import argparse
+import concurrent.futures
 import html
 import json
 import os
@@ -178,6 +179,10 @@ def summary_page(results: list[dict[str, Any]]) -> str:
     )
 
 
+def processors() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="only these labs (default: all)")
@@ -187,6 +192,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--cell-seconds", type=int, default=120, help="waiting time allowed for one cell (default: 120)"
     )
     parser.add_argument("--gigabytes", type=float, default=2, help="allowed peak memory of one lab (default: 2)")
+    parser.add_argument("--jobs", type=int, default=processors(), help="labs at a time (default: one per processor)")
     parser.add_argument("--out", type=Path, default=ROOT / "reports" / "labs", help="folder of the reports")
     parser.add_argument("--solutions", type=Path, default=ROOT / "solutions", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
@@ -210,9 +216,10 @@ def main(arguments: list[str] | None = None) -> int:
                 return 1
     options.out.mkdir(parents=True, exist_ok=True)
     results = []
-    for notebook in chosen:
-        results.append(run(notebook, parameters, options))
-        r = results[-1]
+    # Not in a `with`: after Ctrl-C that would wait for the labs that still run.
+    pool = concurrent.futures.ThreadPoolExecutor(max(1, options.jobs))
+    for r in pool.map(lambda notebook: run(notebook, parameters, options), chosen):
+        results.append(r)
         print(
             f"{r['lab']:32} {r['seconds']:6.1f} s {r['peak_bytes'] / 1e9:6.2f} GB  {r['problem'] or 'passed'}",
             flush=True,
@@ -232,4 +239,5 @@ if __name__ == "__main__":
         try:
             sys.exit(main())
         except KeyboardInterrupt:
-            sys.exit("\nlabs: interrupted; reports that were complete are kept")
+            print("\nlabs: interrupted; reports that were complete are kept", file=sys.stderr, flush=True)
+            os._exit(1)  # the labs that still run notice that their parent is gone, and end

@@ -32,7 +32,7 @@ STAGES: dict[str, list[list[str]]] = {
     "labs-check": [[PYTHON, "tools/build_labs.py", "--check"]],
     "library": [[*PYTEST, *WORKERS, "tests", "--ignore=tests/evidence", "--ignore=tests/labs", "--ignore=tests/book"]],
     "evidence": [[*PYTEST, *WORKERS, "tests/evidence"]],
-    "nbval": [[*PYTEST, "tests/labs"]],
+    "nbval": [[*PYTEST, *WORKERS[:2], "tests/labs"]],
     "papermill": [[PYTHON, "tools/run_labs.py"]],
     "book": [[PYTHON, "tools/build_book.py"]],
     "pages": [[*PYTEST, "tests/book"]],
