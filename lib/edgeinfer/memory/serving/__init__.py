@@ -1,0 +1,1 @@
+"""Serving many requests at once: a trace, two schedulers, and an OpenAI-compatible server."""
