@@ -9,7 +9,7 @@ PORT ?= 8000
 export PATH := $(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev book serve watch test lint labs labs-check labs-run lab nbval grade bench models lock release clean
+.PHONY: help setup setup-dev book serve page-speed watch test lint labs labs-check labs-run lab nbval grade bench models lock release clean
 
 help: ## list the commands
 	@echo "Large Models on Small Machines"
@@ -27,6 +27,9 @@ book: setup ## execute and build the book, and say where to open it
 
 serve: setup ## serve the built book on this machine (PORT=8000)
 	@$(PY) tools/serve.py --port $(PORT)
+
+page-speed: setup-dev ## load every built page over a slow line, on a slow processor, and print the waits
+	@$(PY) tools/page_speed.py
 
 watch: setup ## build, serve, and build again whenever a page changes (PORT=8000)
 	@$(PY) tools/build_book.py --watch --port $(PORT)

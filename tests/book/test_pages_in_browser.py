@@ -29,6 +29,7 @@ class Opened:
     still: list[str] = field(default_factory=list)
     violations: list[str] = field(default_factory=list)
     width: int = 0
+    weight: int = 0
     wide: list[str] = field(default_factory=list)
 
 
@@ -69,6 +70,10 @@ def open_page(browser, url: str, scheme: str) -> Opened:
             request_route.abort()
 
     page.route("**/*", route)
+    # What crosses the wire, compressed as every public server sends it.
+    wire = context.new_cdp_session(page)
+    wire.send("Network.enable")
+    wire.on("Network.loadingFinished", lambda e: setattr(seen, "weight", seen.weight + int(e["encodedDataLength"])))
     page.on("console", lambda m: seen.errors.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: seen.errors.append(str(e)))
     page.on("response", lambda r: seen.failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
@@ -117,6 +122,10 @@ def test_every_figure_answers_to_a_key(opened):
 
 def test_a_phone_needs_no_sideways_scrolling(opened):
     assert opened.width <= 390, opened.wide
+
+
+def test_a_page_with_all_it_needs_weighs_less_than_a_megabyte(opened):
+    assert 0 < opened.weight < 1_000_000
 
 
 def test_axe_finds_no_violation(opened):

@@ -1,9 +1,11 @@
 """The builder and the server: nothing half-made counts as done, and every refusal is one sentence."""
 
+import gzip
 import http.client
 import os
 import socket
 import threading
+import urllib.request
 
 import pytest
 
@@ -149,6 +151,22 @@ def test_pages_are_served_to_this_machine_only_and_never_cached(small_site, live
         body = answer.read().decode()
         assert answer.status == 200 and "hello" in body and answer.headers["Cache-Control"] == "no-store"
         assert ("built.json" in body) is live
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_text_is_compressed_for_those_who_ask(small_site):
+    server = load_tool("serve").open_server(0, small_site)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    address = f"http://127.0.0.1:{server.server_address[1]}/"
+    try:
+        request = urllib.request.Request(address, headers={"Accept-Encoding": "gzip"})
+        with urllib.request.urlopen(request) as answer:
+            assert answer.headers["Content-Encoding"] == "gzip"
+            assert gzip.decompress(answer.read()) == (small_site / "index.html").read_bytes()
+        with urllib.request.urlopen(address) as answer:
+            assert answer.headers["Content-Encoding"] is None and b"hello" in answer.read()
     finally:
         server.shutdown()
         server.server_close()
