@@ -9,7 +9,7 @@ PORT ?= 8000
 export PATH := $(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev book serve page-speed watch test lint labs labs-check labs-run lab nbval grade bench models lock release clean
+.PHONY: help setup setup-dev book serve page-speed zip pdf watch test lint labs labs-check labs-run lab nbval grade bench models lock release clean
 
 help: ## list the commands
 	@echo "Large Models on Small Machines"
@@ -30,6 +30,12 @@ serve: setup ## serve the built book on this machine (PORT=8000)
 
 page-speed: setup-dev ## load every built page over a slow line, on a slow processor, and print the waits
 	@$(PY) tools/page_speed.py
+
+zip: setup ## pack the built book to be read without a network (_build/*.zip)
+	@$(PY) tools/take_away.py zip
+
+pdf: setup-dev ## print the whole built book into one PDF with Chromium (_build/*.pdf)
+	@$(PY) tools/take_away.py pdf
 
 watch: setup ## build, serve, and build again whenever a page changes (PORT=8000)
 	@$(PY) tools/build_book.py --watch --port $(PORT)
