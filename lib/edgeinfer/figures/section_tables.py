@@ -1,4 +1,4 @@
-"""The table of systems that opens a part of the book, made from the catalogue."""
+"""Tables of systems made from the catalogue: those of a part of the book, and those that ease a shortage."""
 
 from __future__ import annotations
 
@@ -12,6 +12,52 @@ from typing import Any
 from edgeinfer.evidence.catalogue import SECTIONS, load_catalogue
 
 COLUMNS = ("System", "Idea", "Eases", "Status")
+
+
+BOTTLENECKS = {
+    "bandwidth": "The memory is too slow: each token waits for the weights",
+    "capacity": "The memory is too small: the model or its cache does not fit",
+    "compute": "The processor is too slow: the prompt takes long",
+    "latency": "The answer starts too late, or its tokens come too slowly",
+    "energy": "The battery is empty too soon",
+    "network": "The link to the next machine is too slow",
+}
+
+
+def link_to(entry: dict[str, Any], folder: str) -> str:
+    """Return the HTML link from a page in `folder` to where a taught system stands."""
+    page = PurePosixPath(os.path.relpath(entry["chapter"]["page"], folder)).with_suffix(".html")
+    return f'<a href="{page}#{entry["chapter"]["anchor"]}">{escape(entry["short"])}</a>'
+
+
+class BottleneckTable:
+    """The taught systems by what they ease, each a link.
+
+    Args:
+        folder: folder of the page that shows it; links are relative to it.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.groups: dict[str, list[dict[str, Any]]] = {}
+        for entry in sorted(load_catalogue(), key=lambda entry: entry["short"].lower()):
+            if entry["status"] == "taught":
+                for bottleneck in entry["bottleneck"]:
+                    self.groups.setdefault(bottleneck, []).append(entry)
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f'<tr><th scope="row">{escape(BOTTLENECKS.get(name, name))}</th>'
+            f"<td>{', '.join(link_to(entry, self.folder) for entry in group)}</td></tr>"
+            for name, group in sorted(self.groups.items(), key=lambda item: -len(item[1]))
+        )
+        return (
+            '<table class="table"><thead><tr><th scope="col">What is short</th><th scope="col">What eases it</th></tr>'
+            f"</thead><tbody>{rows}</tbody></table>"
+        )
+
+    def __str__(self) -> str:
+        return "\n".join(f"{name}: {', '.join(e['short'] for e in group)}" for name, group in self.groups.items())
 
 
 class SectionTables:
@@ -39,8 +85,7 @@ class SectionTables:
     def _row(self, entry: dict[str, Any]) -> str:
         name = escape(entry["short"])
         if entry["status"] == "taught":
-            page = PurePosixPath(os.path.relpath(entry["chapter"]["page"], self.folder)).with_suffix(".html")
-            name = f'<a href="{page}#{entry["chapter"]["anchor"]}">{name}</a>'
+            name = link_to(entry, self.folder)
         first = re.split(r"(?<=[.])\s", " ".join(entry["idea"].split()))[0]
         return (
             f'<tr><th scope="row">{name}</th><td>{escape(first)}</td>'
