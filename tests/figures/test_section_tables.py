@@ -1,4 +1,4 @@
-"""Tables from the catalogue: every system of a section once, links relative to the page, no bottleneck without words."""
+"""Tables from the catalogue: every system of a section once, links relative to the page, every bottleneck in words."""
 
 import re
 
