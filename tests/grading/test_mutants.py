@@ -1,9 +1,11 @@
 """Every wrong answer of the mutation suites is rejected, every right one accepted, whatever the seed."""
 
+import json
 from pathlib import Path
 
 import pytest
 from edgeinfer.grading import mutants as suite
+from edgeinfer.grading.course import SCORE
 from edgeinfer.grading.exercise import EXERCISES, import_file
 
 HERE = Path(__file__).parent
@@ -22,6 +24,8 @@ def test_wrong_answers_are_rejected_and_right_ones_accepted(file):
     problems = [f"{o.mutant.exercise}/{o.mutant.name}: {o.problem}" for o in outcomes if o.problem]
     assert not problems, "\n" + "\n".join(problems)
     assert not suite.too_few(mutants)
+    shown = json.loads(SCORE.read_text(encoding="utf-8"))
+    assert shown.get(file.stem) == suite.counts(outcomes), "the instructors' table is old; run `make mutation-score`"
 
 
 def test_sample_suite_is_judged_as_said_and_a_short_suite_is_noticed():

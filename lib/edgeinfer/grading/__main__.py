@@ -1,6 +1,7 @@
 """Command line of the grader: `python -m edgeinfer.grading grade LAB SUBMISSIONS --out REPORT`."""
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -32,8 +33,11 @@ def main(arguments: list[str] | None = None) -> int:
     grade.add_argument("--partial", action="store_true", help="let wrong answers keep a part of their points")
     mutants = commands.add_parser("mutants", help="run the mutation suite of a lab and print its score")
     mutants.add_argument("lab")
+    commands.add_parser("score", help="run all mutation suites and write the table of the instructors' page")
     options = parser.parse_args(arguments)
     try:
+        if options.command == "score":
+            return run_score()
         return run_mutants(options.lab) if options.command == "mutants" else run_grade(options)
     except (GradingError, FileNotFoundError, RuntimeError) as error:
         print(f"grading: {error}", file=sys.stderr)
@@ -78,6 +82,21 @@ def run_mutants(lab: str) -> int:
     )
     print("\n".join(problems) or "every answer is judged as it must be")
     return 1 if problems else 0
+
+
+def run_score() -> int:
+    from edgeinfer.grading import course
+    from edgeinfer.grading import mutants as suite
+
+    score = {}
+    for file in sorted((ROOT / "tests" / "grading" / "mutants").glob("lab*.py")):
+        score[file.stem] = suite.counts(suite.run(import_file(file).mutants))
+        print(
+            f"{file.stem}: {sum(n['rejected'] for n in score[file.stem].values())} wrong answers rejected", flush=True
+        )
+    course.SCORE.write_text(json.dumps(score, indent=1) + "\n", encoding="utf-8")
+    print(f"written: {course.SCORE.relative_to(ROOT)}")
+    return 0
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from edgeinfer.grading.judge import NOT_ATTEMPTED, Key, judge
 from edgeinfer.grading.runner import call_case
 
 WRONG_NEEDED, RIGHT_NEEDED = 8, 2
+PARTS = ("rejected", "named", "accepted")
 Function = Callable[..., Any]
 
 
@@ -121,15 +122,26 @@ def too_few(mutants: Mutants, wrong: int = WRONG_NEEDED, right: int = RIGHT_NEED
     return out
 
 
-def table(outcomes: list[Outcome]) -> str:
-    """The score of the suite, per exercise, as plain text."""
-    rows = [f"{'exercise':34} {'wrong rejected':>15} {'named':>9} {'right accepted':>15}"]
+def counts(outcomes: list[Outcome]) -> dict[str, dict[str, int]]:
+    """Return {exercise: {wrong, rejected, named, right, accepted}}: how many answers there are and how they fared."""
+    found = {}
     for name in dict.fromkeys(o.mutant.exercise for o in outcomes):
         wrong = [o for o in outcomes if o.mutant.exercise == name and not o.mutant.right]
         right = [o for o in outcomes if o.mutant.exercise == name and o.mutant.right]
-        rejected = sum("accepted" not in o.problem for o in wrong)
-        accepted = sum(not o.problem for o in right)
-        diagnosed = sum(bool(o.misconception) for o in wrong)
-        shares = f"{rejected}/{len(wrong)}", f"{diagnosed}/{len(wrong)}", f"{accepted}/{len(right)}"
-        rows.append(f"{name:34} {shares[0]:>15} {shares[1]:>9} {shares[2]:>15}")
+        found[name] = {
+            "wrong": len(wrong),
+            "rejected": sum("accepted" not in o.problem for o in wrong),
+            "named": sum(bool(o.misconception) for o in wrong),
+            "right": len(right),
+            "accepted": sum(not o.problem for o in right),
+        }
+    return found
+
+
+def table(outcomes: list[Outcome]) -> str:
+    """The score of the suite, per exercise, as plain text."""
+    rows = [f"{'exercise':34} {'wrong rejected':>15} {'named':>9} {'right accepted':>15}"]
+    for name, n in counts(outcomes).items():
+        shares = (f"{n[part]}/{n[whole]}" for part, whole in zip(PARTS, ("wrong", "wrong", "right"), strict=True))
+        rows.append(f"{name:34} " + " ".join(f"{s:>{w}}" for s, w in zip(shares, (15, 9, 15), strict=True)))
     return "\n".join(rows)
