@@ -9,7 +9,7 @@ PORT ?= 8000
 export PATH := $(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev book serve page-speed zip pdf watch test lint labs labs-check labs-run lab nbval grade mutation-score bench models lock release clean
+.PHONY: help setup setup-dev book serve page-speed zip pdf watch test lint labs labs-check labs-run lab nbval grade mutation-score slides bench models lock release clean
 
 help: ## list the commands
 	@echo "Large Models on Small Machines"
@@ -70,6 +70,9 @@ release: setup ## write the public release, without solutions and hidden tests: 
 
 mutation-score: setup-dev ## run every wrong and right answer of the labs' suites; writes the instructors' table
 	@$(PY) -m edgeinfer.grading score
+
+slides: setup ## write slides for every chapter of the built book into _build/slides
+	@$(PY) tools/slides.py
 
 bench: setup-dev ## measure the kernels and the decoder against their peers; writes benchmarks/results
 	@$(PY) benchmarks/run.py
