@@ -1,5 +1,7 @@
 """What must hold of the synthetic trace: reproducible, independent columns, the shapes that it promises."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from edgeinfer.memory.serving.trace import Arrival, cut_prompts, make_trace
@@ -13,7 +15,7 @@ def test_trace_is_sorted_within_limits_and_repeats(seed, requests, burstiness):
     assert trace == make_trace(seed, requests, burstiness=burstiness, longest=64)
     assert len(trace) == requests
     assert trace[0].at == 0
-    assert all(a.at <= b.at for a, b in zip(trace, trace[1:], strict=False))
+    assert all(a.at <= b.at for a, b in pairwise(trace))
     assert all(1 <= a.prompt_tokens <= 64 and 1 <= a.output_tokens <= 64 for a in trace)
 
 

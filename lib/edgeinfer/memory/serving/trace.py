@@ -51,9 +51,9 @@ def make_trace(
     """Draw a synthetic trace; the same arguments give the same trace.
 
     The gaps between arrivals are drawn from a gamma distribution with the coefficient of variation `burstiness`: at 1
-    arrivals are a Poisson process, above 1 they come in bursts with pauses between them, at 0 in equal steps. Lengths are
-    log-normal: most are short, a few very long. The lengths do not depend on `rate` and `burstiness`, so that
-    the same work can be offered faster or slower.
+    arrivals are a Poisson process, above 1 they come in bursts with pauses between them, at 0 in equal steps. Lengths
+    are log-normal: most are short, a few very long. They do not depend on `rate` and `burstiness`, so that the same
+    work can be offered faster or slower.
 
     Args:
         seed: of the random numbers.
@@ -84,7 +84,7 @@ def make_trace(
     # One generator for each column: changing one distribution leaves the other draws as they were.
     gaps_rng, prompt_rng, output_rng = (np.random.default_rng(s) for s in np.random.SeedSequence(seed).spawn(3))
     gaps = np.ones(requests)
-    if burstiness > 0:
+    if burstiness > 1e-3:  # below, the gamma distribution is a point for all purposes
         shape = 1 / burstiness**2
         gaps = gaps_rng.gamma(shape, 1 / shape, requests)
     at = np.cumsum(gaps) / rate
