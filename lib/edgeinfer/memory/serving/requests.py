@@ -6,7 +6,7 @@ Knows nothing of models, blocks or connections. Source: orca.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -78,6 +78,13 @@ class StepRecord:
     @property
     def tokens(self) -> int:
         return sum(row.tokens for row in self.rows)
+
+
+class Work(NamedTuple):
+    """The next tokens of one sequence, to be computed in a step; the fields of `paging.StepItem`."""
+
+    sequence_id: str
+    tokens: list[int]
 
 
 class Runner(Protocol):

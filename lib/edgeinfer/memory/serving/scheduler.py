@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
-from edgeinfer.memory.serving.requests import Event, QueueFull, Request, RequestRefused, Runner, Sequence, StepRecord
+from edgeinfer.memory.serving.requests import (
+    Event,
+    QueueFull,
+    Request,
+    RequestRefused,
+    Runner,
+    Sequence,
+    StepRecord,
+    Work,
+)
 
 
 class Scheduler:
@@ -28,7 +37,6 @@ class Scheduler:
         self.running: list[Sequence] = []
         self.last_step: StepRecord | None = None
         self._arrived = 0
-        self._item: Callable[[str, list[int]], Any] = _step_item()
 
     def add(self, request: Request) -> None:
         """Put a request into the queue.
@@ -106,14 +114,8 @@ class Scheduler:
 
     def _compute(self, plan: list[tuple[Sequence, int]]) -> Any:
         """Run the next `count` tokens of each sequence as one step."""
-        items = [self._item(s.id, s.tokens[s.computed : s.computed + count]) for s, count in plan]
+        items = [Work(s.id, s.tokens[s.computed : s.computed + count]) for s, count in plan]
         logits = self.runner.step(items)
         for sequence, count in plan:
             sequence.computed += count
         return logits
-
-
-def _step_item() -> Callable[[str, list[int]], Any]:
-    from edgeinfer.memory.paging.runner import StepItem
-
-    return StepItem
