@@ -1,6 +1,7 @@
 """A runner whose next token depends on every token before it, so that any mistake of a scheduler changes the answer."""
 
 import hashlib
+import threading
 
 import numpy as np
 from edgeinfer.memory.serving.dry import DryRunner
@@ -42,3 +43,25 @@ class HashRunner(DryRunner):
     def free(self, sequence_id):
         super().free(sequence_id)
         self.kept.pop(sequence_id)
+
+
+class Gated(HashRunner):
+    """Steps only when the gate is open."""
+
+    def __init__(self, num_blocks):
+        super().__init__(num_blocks)
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def step(self, items):
+        assert self.gate.wait(30)
+        return super().step(items)
+
+
+class Broken(HashRunner):
+    """Fails on one prompt."""
+
+    def step(self, items):
+        if any(13 in item.tokens for item in items):
+            raise ArithmeticError("a product failed")
+        return super().step(items)

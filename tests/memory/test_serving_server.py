@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import json
 import socket
-import threading
 
 import pytest
 from edgeinfer.memory.serving.engine import Engine
@@ -12,32 +11,10 @@ from edgeinfer.memory.serving.server import Settings, serve
 from edgeinfer.memory.serving.service import Service
 from edgeinfer.models import load_tokenizer
 
-from .serving_fake import HashRunner, answer
+from .serving_fake import Broken, Gated, answer
 
 TOKENIZER = load_tokenizer("target")
 PROMPT = [7, 8, 9]
-
-
-class Gated(HashRunner):
-    """Steps only when the gate is open."""
-
-    def __init__(self, num_blocks):
-        super().__init__(num_blocks)
-        self.gate = threading.Event()
-        self.gate.set()
-
-    def step(self, items):
-        assert self.gate.wait(30)
-        return super().step(items)
-
-
-class Broken(HashRunner):
-    """Fails on one prompt."""
-
-    def step(self, items):
-        if any(13 in item.tokens for item in items):
-            raise ArithmeticError("a product failed")
-        return super().step(items)
 
 
 @contextlib.asynccontextmanager

@@ -1,7 +1,7 @@
 """Serving many requests at once: a trace, two schedulers, and an OpenAI-compatible server.
 
-`Engine` decides anew at every step, `StaticBatching` once per batch; `replay` plays a `make_trace` to either. The server
-is `python -m edgeinfer.memory.serving`. Importing this imports neither torch nor tornado. Source: orca.
+`Engine` decides anew at every step, `StaticBatching` once per batch; `replay` plays a `make_trace` to either. The
+server is `python -m edgeinfer.memory.serving`. Importing this imports neither torch nor tornado. Source: orca.
 """
 
 from edgeinfer.memory.serving.cost import CostModel, fit
