@@ -9,7 +9,7 @@ PORT ?= 8000
 export PATH := $(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev book serve page-speed zip pdf watch test lint labs labs-check labs-run lab nbval grade mutation-score slides bench models lock release clean
+.PHONY: help setup setup-dev book serve page-speed zip pdf watch test lint labs labs-check labs-run lab api nbval grade mutation-score slides bench models lock release clean
 
 help: ## list the commands
 	@echo "Large Models on Small Machines"
@@ -42,6 +42,9 @@ watch: setup ## build, serve, and build again whenever a page changes (PORT=8000
 
 lab: setup ## open the labs in JupyterLab
 	@cd labs && $(VENV)/bin/jupyter lab
+
+api: setup ## serve a model of the book to OpenAI clients on this machine (MODEL=target API_PORT=8001)
+	@$(PY) -m edgeinfer.memory.serving --model "$(or $(MODEL),target)" --port $(or $(API_PORT),8001)
 
 test: setup-dev ## pass all tests: lint, types, import rules, library, evidence, labs, book
 	@$(PY) tools/run_tests.py
