@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 
@@ -117,14 +118,19 @@ class NeuronFile:
         cold: the `ColdFile`, with `bytes_read` and `requests`.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, threads: int = 1) -> None:
         """Open and check a file.
+
+        Args:
+            path: the file.
+            threads: requests that may be under way at once; a drive serves many small ones faster side by side.
 
         Raises:
             FileNotFoundError: "there is no file ...".
             ValueError: "... is not a file of neurons ..." or "... has 9 bytes where its header asks for 99 ...".
         """
         self.cold = ColdFile(path)
+        self._pool = ThreadPoolExecutor(threads) if threads > 1 else None
         name = Path(path).name
         try:
             length = int(bytes(self.cold.read(0, 16)))
@@ -132,7 +138,7 @@ class NeuronFile:
             if header["format"] != FORMAT:
                 raise KeyError("format")
         except (ValueError, KeyError, TypeError) as error:
-            self.cold.close()
+            self.close()
             raise ValueError(
                 f"{name} is not a file of neurons, or its first block is damaged; write it with write_neurons"
             ) from error
@@ -144,7 +150,7 @@ class NeuronFile:
         self.layer_bytes = -(-self.neurons * self.bundle_bytes // BLOCK) * BLOCK
         needed = self._first + self.layers * self.layer_bytes
         if self.cold.size < needed:
-            self.cold.close()
+            self.close()
             raise ValueError(
                 f"{name} has {self.cold.size} bytes where its header asks for {needed}: it is cut short, "
                 "so write it again"
@@ -156,6 +162,12 @@ class NeuronFile:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file and end its threads."""
+        if self._pool:
+            self._pool.shutdown()
         self.cold.close()
 
     def start(self, layer: int) -> int:
@@ -192,8 +204,12 @@ class NeuronFile:
     def _gather(self, start: int, size: int, used: int, reads: Reads, places: np.ndarray, out: np.ndarray) -> None:
         of_read = np.searchsorted(reads.starts, places, side="right") - 1
         by_read = np.argsort(of_read, kind="stable")
-        ends = np.cumsum(np.bincount(of_read, minlength=len(reads)))
-        for number, (first, count) in enumerate(zip(reads.starts.tolist(), reads.counts.tolist(), strict=True)):
-            wanted = by_read[ends[number - 1] if number else 0 : ends[number]]
+        groups = np.split(by_read, np.cumsum(np.bincount(of_read, minlength=len(reads)))[:-1])
+
+        def read(first: int, count: int, wanted: np.ndarray) -> None:
             got = np.frombuffer(self.cold.read(start + first * size, count * size), np.uint16).reshape(count, -1)
             out[wanted] = got[places[wanted] - first, :used]
+
+        jobs = reads.starts.tolist(), reads.counts.tolist(), groups
+        # Reading them all out raises what went wrong in a thread.
+        list(self._pool.map(read, *jobs) if self._pool else map(read, *jobs))
