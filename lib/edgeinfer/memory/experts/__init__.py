@@ -6,7 +6,21 @@ Source: mixtral-offloading, pre-gated-moe. The names are imported on first use; 
 from __future__ import annotations
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edgeinfer.memory.experts.expert_file import ExpertFile, write_experts
+    from edgeinfer.memory.experts.overlap import Schedule, schedule
+    from edgeinfer.memory.experts.pregate import fit_pregates, install_pregates
+    from edgeinfer.memory.experts.replacement import belady_hits, hits, lfu_hits, lru_hits
+    from edgeinfer.memory.experts.routing import (
+        choices,
+        gate_inputs,
+        gate_weights,
+        speculation_recall,
+        with_random_gates,
+    )
+    from edgeinfer.memory.experts.store import ExpertStore, decode_with, install_speculation
 
 _HOME = {
     "ExpertFile": "expert_file",
@@ -29,7 +43,26 @@ _HOME = {
     "write_experts": "expert_file",
 }
 
-__all__ = sorted(_HOME)
+__all__ = [
+    "ExpertFile",
+    "ExpertStore",
+    "Schedule",
+    "belady_hits",
+    "choices",
+    "decode_with",
+    "fit_pregates",
+    "gate_inputs",
+    "gate_weights",
+    "hits",
+    "install_pregates",
+    "install_speculation",
+    "lfu_hits",
+    "lru_hits",
+    "schedule",
+    "speculation_recall",
+    "with_random_gates",
+    "write_experts",
+]
 
 
 def __getattr__(name: str) -> Any:

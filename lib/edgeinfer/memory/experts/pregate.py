@@ -1,4 +1,4 @@
-"""Gates that decide a block early: the gate in block n - 1 chooses the experts of block n, so they can travel meanwhile.
+"""Gates that decide a block early: the gate in block n - 1 chooses the experts of block n, which travel meanwhile.
 
 Only the gates are trained, to say from the earlier hidden state what the original gate says from its own. The paper
 trains whole models; this is the shortest training that shows why training is needed. Source: pre-gated-moe.

@@ -1,6 +1,6 @@
 """Counts the hits of a cache of experts on a recorded sequence of uses: LRU, LFU, and Belady's optimum as the bound.
 
-One layer at a time; it moves no bytes and knows no model. Source: mixtral-offloading; belady's rule is the textbook one.
+One layer at a time; it moves no bytes and knows no model. Source: mixtral-offloading (LRU).
 """
 
 from __future__ import annotations

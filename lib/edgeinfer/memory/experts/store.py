@@ -56,7 +56,7 @@ class ExpertStore:
         if budget_bytes is not None and self.capacity < 1:
             raise ValueError(
                 f"a budget of {budget_bytes} bytes keeps no expert per layer; "
-                f"give at least {file.expert_bytes * file.layers} ({file.layers} layers, {file.expert_bytes} bytes each)"
+                f"give at least {file.expert_bytes * file.layers}: {file.layers} layers, {file.expert_bytes} bytes each"
             )
         self._inner, self._file = inner, file
         self._kept: list[OrderedDict[int, np.ndarray]] = [OrderedDict() for _ in range(file.layers)]
