@@ -40,7 +40,7 @@ def _halves(halves, pattern, out):
 
 
 @compiled(forceinline=True, fastmath=False)  # said aloud: a caller's fastmath is inherited, and would undo the rounding
-def _exponentials(row, count, largest):
+def exponentials(row, count, largest):
     """row <- exp(row - largest), to about one unit in the last place of float32; arguments are never positive."""
     for t in range(count):
         x = max(row[t] - largest, np.float32(-87))
@@ -59,7 +59,7 @@ def _exponentials(row, count, largest):
 
 
 @compiled(fastmath=REASSOCIATE)
-def _largest(row, count):
+def largest_of(row, count):
     best = row[0]
     for t in range(count):
         best = max(best, row[t])
@@ -67,7 +67,7 @@ def _largest(row, count):
 
 
 @compiled(fastmath=REASSOCIATE)
-def _sum(row, count):
+def sum_of(row, count):
     total = np.float32(0)
     for t in range(count):
         total += row[t]
@@ -82,7 +82,7 @@ def _planes(row, count, scale, offset, center, weighted, high, low):
         weighted[t] = row[t] * scale[t]
     for t in range(count):
         constant += row[t] * offset[t] + center * weighted[t]
-    unit = _largest(weighted, count) / PLANES
+    unit = largest_of(weighted, count) / PLANES
     inverse = np.float32(1) / unit if unit > np.float32(1e-38) else np.float32(0)
     for t in range(count):
         code = np.int32(min(weighted[t] * inverse + np.float32(0.5), PLANES))
@@ -230,9 +230,9 @@ def _weigh(vectors, packed, scale, offset, bits, group_size, scores, split, larg
         planes = np.empty((groups, 2 * heads, count), np.uint8)
         for i in range(heads):
             row = scores[h, i, start:end]
-            largest[h, p, i] = _largest(row, count)
-            _exponentials(row, count, largest[h, p, i])
-            sums[h, p, i] = _sum(row, count)
+            largest[h, p, i] = largest_of(row, count)
+            exponentials(row, count, largest[h, p, i])
+            sums[h, p, i] = sum_of(row, count)
         for g in range(groups):
             _halves(scale[h, g, start:end], wide[0].view(np.int32), wide[0])
             _halves(offset[h, g, start:end], wide[1].view(np.int32), wide[1])
@@ -283,9 +283,9 @@ def attend_recent(keys, values, query, largest, sums, out):
             q, mixed = query[h, i], out[h, last, i]
             for t in range(count):
                 row[t] = _dot(q, keys[t, h])
-            largest[h, last, i] = _largest(row, count)
-            _exponentials(row, count, largest[h, last, i])
-            sums[h, last, i] = _sum(row, count)
+            largest[h, last, i] = largest_of(row, count)
+            exponentials(row, count, largest[h, last, i])
+            sums[h, last, i] = sum_of(row, count)
             mixed[:] = np.float32(0)
             for t in range(count):
                 for d in range(channels):

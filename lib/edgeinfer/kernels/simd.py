@@ -198,6 +198,18 @@ as_i16 = _make_bitcast(i8x64, i16x32)
 
 
 @intrinsic
+def load_bf16x16(typing, array, index):
+    """Sixteen bfloat16 numbers (an array of 16-bit integers), each widened to float32 by a shift."""
+
+    def generate(context, builder, signature, args):
+        where = _address(context, builder, signature.args[0], args[0], args[1], ir.VectorType(I16, 16))
+        wide = builder.zext(builder.load(where, align=1), i32x16.llvm)
+        return builder.bitcast(builder.shl(wide, ir.Constant(i32x16.llvm, [16] * 16)), f32x16.llvm)
+
+    return f32x16(array, types.intp), generate
+
+
+@intrinsic
 def fma_f32(typing, a, b, c):
     """a * b + c, rounded once."""
 

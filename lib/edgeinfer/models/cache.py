@@ -26,6 +26,9 @@ class KVCache(Protocol):
                 return keys[:, :, -64:], values[:, :, -64:]
 
         model.cache_factory = Window
+
+    A cache may also have `positions`, (T,) int64: then the step's tokens belong to several sequences, packed one behind
+    the other in a batch of one, and the decoder's `attention` must know by itself who looks at whom; no mask is made.
     """
 
     length: int  # tokens seen, which is the position of the next one

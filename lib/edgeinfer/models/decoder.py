@@ -219,17 +219,22 @@ class Decoder:
         return out.view_as(x)
 
     def _rotation(self, kv_cache: KVCache, count: int) -> tuple[Tensor, Tensor]:
+        packed = getattr(kv_cache, "positions", None)
         start, end = kv_cache.length, kv_cache.length + count
+        if packed is not None:
+            end = int(packed.max()) + 1
         limit = self.config.max_position_embeddings
         if end > limit:
             raise ValueError(f"{end} tokens exceed max_position_embeddings {limit}; shorten the prompt or the answer")
+        if packed is not None:
+            return self._cos[packed], self._sin[packed]
         if kv_cache.padding is None:
             return self._cos[start:end], self._sin[start:end]
         positions = (torch.arange(start, end) - kv_cache.padding[:, None]).clamp(min=0)
         return self._cos[positions].unsqueeze(1), self._sin[positions].unsqueeze(1)
 
     def _mask(self, kv_cache: KVCache, count: int, kept: int) -> Tensor | None:
-        if count == 1 and kv_cache.padding is None:
+        if getattr(kv_cache, "positions", None) is not None or (count == 1 and kv_cache.padding is None):
             return None
         places = torch.arange(kept)
         mask = places <= torch.arange(kept - count, kept)[:, None]

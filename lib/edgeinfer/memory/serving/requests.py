@@ -100,10 +100,10 @@ class Runner(Protocol):
     def step(self, items: list[Any]) -> Any:
         """Compute the tokens of all items at once; return the logits (len(items), vocab) after the last of each."""
 
-    def swap_out(self, sequence_id: str) -> None:
+    def swap_out(self, sequence_id: str) -> object:
         """Move a sequence's keys and values out of the pool."""
 
-    def swap_in(self, sequence_id: str) -> None:
+    def swap_in(self, sequence_id: str) -> object:
         """Bring them back."""
 
     def free(self, sequence_id: str) -> None:
