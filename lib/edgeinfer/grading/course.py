@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
@@ -87,7 +88,7 @@ def all_labs(folder: Path = ROOT / "labs") -> list[LabFacts]:
     return [read_lab(path) for path in sorted(folder.glob("lab*.ipynb"))]
 
 
-def _table(head: tuple[str, ...], rows: list[tuple[str, ...]], caption: str = "") -> str:
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]], caption: str = "") -> str:
     columns = "".join(f'<th scope="col">{h}</th>' for h in head)
     body = "".join(
         f'<tr><th scope="row">{row[0]}</th>{"".join(f"<td>{cell}</td>" for cell in row[1:])}</tr>' for row in rows

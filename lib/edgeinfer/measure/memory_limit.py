@@ -69,10 +69,10 @@ def run_limited(target: str, arguments: dict[str, Any], memory_bytes: int, timeo
     if not hasattr(os, "fork"):
         raise OSError("memory cannot be limited on this system; run this part on Linux (Binder and Colab are)")
     with _control_group(memory_bytes) as group, tempfile.TemporaryFile() as said:
+        paths = [p for p in sys.path if p]
         job = {
             "target": target,
             "arguments": arguments,
-            "paths": [p for p in sys.path if p],
             "data_limit": 0 if group else memory_bytes,
         }
         process = subprocess.Popen(
@@ -81,7 +81,7 @@ def run_limited(target: str, arguments: dict[str, Any], memory_bytes: int, timeo
             stdout=subprocess.PIPE,
             stderr=said,
             start_new_session=True,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(job["paths"]), "PYTHONDONTWRITEBYTECODE": "1"},
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "PYTHONDONTWRITEBYTECODE": "1"},
         )
         # The child waits for its job, so it is in the group before it does anything.
         if group:

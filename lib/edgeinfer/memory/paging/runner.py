@@ -43,7 +43,7 @@ class Work(NamedTuple):
 class _Step:
     """The cache that the decoder sees during one step: new tokens go into the pool, old ones are read by `attend`."""
 
-    padding = None
+    padding: Tensor | None = None
 
     def __init__(self, runner: PagedRunner, items: Sequence[StepItem], starts: list[int]) -> None:
         self.runner = runner
@@ -82,8 +82,10 @@ class _Step:
         out = torch.empty_like(rows)
         if len(self.single):
             pool_keys, pool_values = self.runner.arrays[layer]
-            asked = rows[torch.from_numpy(self.single)].float().contiguous().numpy()
-            got = paged_attention(asked, pool_keys, pool_values, self.tables, self.lengths, threads=self.runner.threads)
+            one_by_one = rows[torch.from_numpy(self.single)].float().contiguous().numpy()
+            got = paged_attention(
+                one_by_one, pool_keys, pool_values, self.tables, self.lengths, threads=self.runner.threads
+            )
             out[torch.from_numpy(self.single)] = torch.from_numpy(got).to(out.dtype)
         for first, last, table, end in self.many:
             old_keys = self.runner.keys[layer][table].permute(1, 0, 3, 2).flatten(1, 2)[:, :end]

@@ -175,7 +175,7 @@ def resident_fraction(path: str | Path) -> float:
             del whole
         if failed:
             raise OSError(f"mincore failed with error {ctypes.get_errno()}; the file system does not support it")
-        return float((np.frombuffer(flags, np.uint8) & 1).mean())
+        return float((np.frombuffer(bytes(flags), np.uint8) & 1).mean())
 
 
 def drop_from_cache(path: str | Path) -> None:

@@ -42,7 +42,8 @@ def write_whole(path: str | Path, chunks: Iterable[Chunk]) -> int:
     try:
         with os.fdopen(number, "wb") as file:
             for chunk in chunks:
-                written += file.write(memoryview(chunk).cast("B") if len(memoryview(chunk)) else b"")
+                view = memoryview(chunk)  # type: ignore[arg-type]  # arrays are buffers, too
+                written += file.write(view.cast("B")) if view.nbytes else 0
             file.flush()
             os.fsync(file.fileno())
         os.replace(part, path)
