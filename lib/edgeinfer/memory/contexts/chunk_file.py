@@ -73,8 +73,8 @@ def unpack_chunk(data: bytes | memoryview, name: str = "the file") -> Chunk:
         arrays.append(np.frombuffer(data, np.dtype(kind), count, at).reshape(shape))
         at += arrays[-1].nbytes
     parts = [
-        QuantizedKV(*arrays[first : first + 3], about["bits"], group, along, tuple(shape))
-        for first, (group, along, shape) in zip((1, 4), about["parts"], strict=True)
+        QuantizedKV(arrays[at], arrays[at + 1], arrays[at + 2], about["bits"], group, along, tuple(shape))
+        for at, (group, along, shape) in zip((1, 4), about["parts"], strict=True)
     ]
     return Chunk(about["start"], arrays[0], *parts)
 

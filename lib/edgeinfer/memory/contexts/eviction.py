@@ -16,7 +16,7 @@ class Candidate(NamedTuple):
     """A chunk in memory: whose it is, its number, its bits, and when it was used last."""
 
     app: str
-    index: int
+    number: int
     bits: int
     used: int
 
@@ -36,4 +36,4 @@ def eviction_order(chunks: Iterable[Candidate], order: Order = "lctru") -> list[
     """
     if order not in ("lctru", "lru"):
         raise ValueError(f"order {order!r} is unknown; choose 'lctru' or 'lru'")
-    return sorted(chunks, key=lambda c: (-c.bits if order == "lctru" else 0, c.used, c.app, -c.index))
+    return sorted(chunks, key=lambda c: (-c.bits if order == "lctru" else 0, c.used, c.app, -c.number))

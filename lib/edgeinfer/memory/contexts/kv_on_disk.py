@@ -127,7 +127,7 @@ class FlashKVCache:
         for number in range(blocks):
             part = now[:, :, :, number * self._block : (number + 1) * self._block].contiguous().numpy()
             at = layer * self._region + self._stored[layer] * self._block_bytes
-            view = memoryview(part.reshape(-1).view(np.uint8))
+            view = part.reshape(-1).view(np.uint8).data
             while view:
                 done = os.pwrite(self._write, view, at)
                 view, at = view[done:], at + done

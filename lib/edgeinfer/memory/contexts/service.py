@@ -286,7 +286,7 @@ class ContextService:
             }
             known = [Candidate(app, n, p.bits, self._contexts[app].used) for (app, n), p in present.items()]
             for victim in eviction_order(known, self.order):
-                self._drop(present[victim.app, victim.index])
+                self._drop(present[victim.app, victim.number])
                 if self.memory_bytes + chunk.nbytes <= self.budget_bytes:
                     break
         place.chunk = chunk

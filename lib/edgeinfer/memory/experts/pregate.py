@@ -25,7 +25,7 @@ def fit_pregates(model: Decoder, tokens: Tensor, steps: int = 300, rate: float =
     Args:
         model: a mixture; it is not changed.
         tokens: (B, T) int64 training text.
-        steps: steps of Adam with 1024 rows each, per gate.
+        steps: steps of Adam with 512 rows each, per gate.
         rate: learning rate, falling to zero.
         seed: of the rows drawn.
 
@@ -43,7 +43,7 @@ def fit_pregates(model: Decoder, tokens: Tensor, steps: int = 300, rate: float =
         adam = torch.optim.Adam([gate], rate)
         for step in range(steps):
             adam.param_groups[0]["lr"] = rate * (1 - step / steps)
-            rows = torch.randint(len(below), (1024,), generator=generator)
+            rows = torch.randint(len(below), (512,), generator=generator)
             loss = functional.cross_entropy(below[rows] @ gate.T, target[rows])
             adam.zero_grad()
             loss.backward()

@@ -82,6 +82,7 @@ class ExpertStore:
 
     def prefetch(self, layer: int, experts: Iterable[int]) -> None:
         """Start reading experts of a layer in the other thread; those that are there already are left alone."""
+        self._drop_stale(layer - 1)
         for expert in experts:
             if expert not in self._kept[layer] and (layer, expert) not in self._coming:
                 self._coming[layer, expert] = self._thread.submit(self._read, layer, expert)
@@ -120,14 +121,17 @@ class ExpertStore:
         return block
 
     def _leave_behind(self, layer: int) -> None:
-        # A guess serves the layer that comes next; what was not used by then is dropped.
-        for key in [k for k in self._coming if k[0] not in (layer, layer + 1)]:
-            self._coming.pop(key).cancel()
-            self.unused += 1
+        self._drop_stale(layer)
         if not self.capacity:
             for number, kept in enumerate(self._kept):
                 if number != layer:
                     kept.clear()
+
+    def _drop_stale(self, layer: int) -> None:
+        # A guess serves the layer that comes next; what was not used by then is dropped.
+        for key in [k for k in self._coming if k[0] not in (layer, layer + 1)]:
+            self._coming.pop(key).cancel()
+            self.unused += 1
 
     def _note_peak(self) -> None:
         held = sum(map(len, self._kept)) + len(self._coming)
