@@ -5,6 +5,8 @@ from edgeinfer.grading.exercise import load_lab
 from edgeinfer.grading.judge import Key, judge
 from edgeinfer.grading.runner import call_case
 from edgeinfer.kernels import kv_steps, quantize_steps, sparse_steps, structured_steps
+from edgeinfer.memory.buffers import buffer_steps
+from edgeinfer.memory.paging import steps as paging_steps
 
 FALLBACKS = {
     "lab01_quantization": {
@@ -23,6 +25,8 @@ FALLBACKS = {
     },
     "lab04_sparse_products": sparse_steps,  # by the exercise's own name
     "lab05_structured_sparsity": structured_steps,
+    "lab07_activation_buffers": buffer_steps,
+    "lab08_paged_kv": paging_steps,
 }
 EXERCISES = [(lab, exercise.name) for lab in FALLBACKS for exercise in load_lab(lab).exercises]
 
