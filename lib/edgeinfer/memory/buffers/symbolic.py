@@ -99,7 +99,9 @@ class SymbolicPlan:
 
 
 def plan_symbolic(buffers: Sequence[SymbolicBuffer], low: int, high: int) -> SymbolicPlan:
-    """Largest first (at `high`); each at the lowest place that is free for every n from low to high.
+    """Each buffer at the lowest place that is free for every n from low to high; the best of three orders.
+
+    Largest first at `high`, largest first at `low`, and fixed sizes before growing ones: where lines cross, it depends.
 
     Args:
         buffers: sizes as lines in n.
@@ -111,12 +113,31 @@ def plan_symbolic(buffers: Sequence[SymbolicBuffer], low: int, high: int) -> Sym
     if not 0 <= low <= high:
         raise ValueError(f"the range of n must satisfy 0 <= low <= high, got {low} to {high}.")
 
+    others = conflicts(_as_plain(buffers))
+    sizes = tuple(b.size for b in buffers)
+
+    def total(plan: SymbolicPlan) -> float:
+        return sum(plan.at(n).total for n in {low, (low + high) // 2, high})
+
+    keys: list[Callable[[SymbolicBuffer], Any]] = [
+        lambda b: (-b.size.at(high), b.first),
+        lambda b: (-b.size.at(low), b.first),
+        lambda b: (b.size.b > 0, -b.size.at(high), b.first),
+    ]
+    orders = [sorted(range(len(buffers)), key=lambda i, key=key: key(buffers[i])) for key in keys]  # type: ignore[misc]
+    plans = [SymbolicPlan(_placed(buffers, order, others, low, high), sizes, low, high) for order in orders]
+    return min(plans, key=total)
+
+
+def _placed(
+    buffers: Sequence[SymbolicBuffer], order: Sequence[int], others: list[list[int]], low: int, high: int
+) -> tuple[Linear, ...]:
+    """The buffers placed in this order."""
+
     def below(x: Linear, y: Linear) -> bool:
         return x.at(low) <= y.at(low) and x.at(high) <= y.at(high)
 
-    others = conflicts(_as_plain(buffers))
     offsets: list[Linear | None] = [None] * len(buffers)
-    order = sorted(range(len(buffers)), key=lambda i: (-buffers[i].size.at(high), buffers[i].first))
     for i in order:
         size = buffers[i].size
         taken = [(o, o + buffers[j].size) for j in others[i] if (o := offsets[j]) is not None]
@@ -125,7 +146,7 @@ def plan_symbolic(buffers: Sequence[SymbolicBuffer], low: int, high: int) -> Sym
         # where lines cross, no end is above all others for every n; this line is
         above = Linear(max((e.a for _, e in taken), default=0), max((e.b for _, e in taken), default=0))
         offsets[i] = next(free, above)
-    return SymbolicPlan(tuple(o or Linear(0, 0) for o in offsets), tuple(b.size for b in buffers), low, high)
+    return tuple(o or Linear(0, 0) for o in offsets)
 
 
 def _as_plain(buffers: Sequence[SymbolicBuffer]) -> list[Any]:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from edgeinfer.kernels.simd import compiled
 from edgeinfer.kernels.threads import over_blocks
 
-SPLIT = 256
+SPLIT, CHUNK = 256, 64
 # float32: exp(88) is near its largest number, exp(-87) near its smallest; 60 leaves room for the sum of all tokens.
 LOW, HIGH = -80.0, 60.0
 
@@ -56,30 +56,43 @@ def _score(query, key):
 
 
 @compiled()
+def _add(out, weight, row):
+    for d in range(out.size):
+        out[d] += weight * row[d]
+
+
+@compiled()
 def _unified(query, keys, values, scale, phi, low, high, split, sums, mixed, bad, first, last):
     """Items first to last, each one (head, query head, split): nothing is read that another item writes."""
-    _, tokens, channels = keys.shape
+    tokens = keys.shape[1]
     splits, groups = sums.shape[2], query.shape[1]
+    scores = np.empty(CHUNK, np.float32)
     for item in range(first, last):
         h, g, p = item // (groups * splits), item // splits % groups, item % splits
         out, total = mixed[h, g, p], np.float32(0)
         out[:] = 0
-        for t in range(p * split, min((p + 1) * split, tokens)):
-            x = _score(query[h, g], keys[h, t]) * scale - phi
-            if not (low <= x <= high):
+        end = min((p + 1) * split, tokens)
+        # A chunk's scores are used at once, while the other way must keep them until its maximum is known.
+        for begin in range(p * split, end, CHUNK):
+            stop, fits = min(begin + CHUNK, end), True
+            for t in range(begin, stop):
+                x = _score(query[h, g], keys[h, t]) * scale - phi
+                scores[t - begin] = x
+                fits &= low <= x <= high
+            if not fits:
                 bad[h, g, p] = True
                 break
-            weight = np.exp(x)
-            total += weight
-            for d in range(channels):
-                out[d] += weight * values[h, t, d]
+            for t in range(begin, stop):
+                weight = np.exp(scores[t - begin])
+                total += weight
+                _add(out, weight, values[h, t])
         sums[h, g, p] = total
 
 
 @compiled()
 def _own_maximum(query, keys, values, scale, split, maxima, sums, mixed, rows, first, last):
     """The same items with each split's own maximum; only the rows that are asked for."""
-    _, tokens, channels = keys.shape
+    tokens = keys.shape[1]
     splits, groups = sums.shape[2], query.shape[1]
     scores = np.empty(split, np.float32)
     for item in range(first, last):
@@ -96,8 +109,7 @@ def _own_maximum(query, keys, values, scale, split, maxima, sums, mixed, rows, f
         for t in range(begin, end):
             weight = np.exp(scores[t - begin] - largest)
             total += weight
-            for d in range(channels):
-                out[d] += weight * values[h, t, d]
+            _add(out, weight, values[h, t])
         maxima[h, g, p], sums[h, g, p] = largest, total
 
 
