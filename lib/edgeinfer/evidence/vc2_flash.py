@@ -200,7 +200,8 @@ def llm_in_a_flash() -> Evidence:
     saved = ladder(WIDE)[STEPS[0]].bytes / ladder(WIDE)[STEPS[3]].bytes
     reason = (
         f"With bundles of 12 KiB {saved:.1f} times fewer bytes are read than by loading whole layers; with the model's "
-        "own 1.5 KiB the disk's blocks of 4 KiB take part of it back. The verdict rests on bytes. In time, with requests "
+        "own 1.5 KiB the disk's blocks of 4 KiB take part of it back. The verdict rests on bytes. In time, with "
+        "requests "
         "from Python, less is gained, and the whole small model is read faster than its few neurons one by one."
     )
     return Evidence(claim, results, bool(saved >= 4 and finished and torch.equal(want, got)), reason)
