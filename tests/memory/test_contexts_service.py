@@ -167,16 +167,16 @@ def test_contexts_switching_back_changes_logits_no_more_than_eight_bits_do(targe
 def test_contexts_damaged_chunk_is_said_once_and_computed_again(target, text, tmp_path):
     service = ContextService(target, tmp_path, 60_000, COSTS)
     service.loading = "read"
-    service.run("a", text[:128])
-    service.run("b", text[200:328])
+    service.run("a", text[:256])
+    service.run("b", text[300:620])
     gone = next(n for n, (_, in_memory) in enumerate(service.chunks("a")) if not in_memory)
     path = tmp_path / f"a.{gone:05d}.kv"
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(ContextFileError, match="cut short"):
-        service.run("a", text[128:130])
-    assert service.tokens("a") == text[:128].tolist()
-    assert torch.isfinite(service.run("b", text[328:330])).all()
-    assert torch.isfinite(service.run("a", text[128:130])).all() and service.last.recomputed == 1
+        service.run("a", text[256:258])
+    assert service.tokens("a") == text[:256].tolist()
+    assert torch.isfinite(service.run("b", text[620:622])).all()
+    assert torch.isfinite(service.run("a", text[256:258])).all() and service.last.recomputed == 1
 
 
 def test_contexts_budget_below_one_chunk_and_bad_calls_are_one_sentence(tmp_path):

@@ -22,6 +22,7 @@ def mnn_llm() -> Evidence:
     import torch
 
     from edgeinfer import kernels, models
+    from edgeinfer.evidence.vc3_contexts import kv_on_disk_results
     from edgeinfer.kernels.mnn_weights import FileEmbedding, combine, folded_dot, resident_16_bit, subtracted_dot
     from edgeinfer.models.checkpoint import find_folder
 
@@ -63,6 +64,7 @@ def mnn_llm() -> Evidence:
         Result("bytes in memory, 4-bit layers, 8-bit head, embedding in its file", small.total, "bytes", "measured",
                "without keys and values"),
         Result("perplexity of that", combined, "1", "measured", "int8 activations"),
+        *kv_on_disk_results(),
     ]  # fmt: skip
     claim = Claim(
         "Quantization and an embedding table kept in flash reduce the memory that a phone needs; with weights laid out "

@@ -57,7 +57,8 @@ class FlashKVCache:
             raise ValueError(f"recent must be at least one block of {block} tokens; came {recent}")
         if dtype not in (torch.float32, torch.float16):
             raise ValueError(f"a cache on disk keeps float32 or float16, not {dtype}")
-        self.length, self.padding = 0, None
+        self.length = 0
+        self.padding: Tensor | None = None
         self._kind = np.dtype(np.float32 if dtype == torch.float32 else np.float16)
         self._layers, self._recent_tokens, self._block, self._prefetch = (
             config.num_hidden_layers,
