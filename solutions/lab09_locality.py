@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from edgeinfer import figures, models
 from edgeinfer.grading import checks
-from edgeinfer.memory import flash, locality
+from edgeinfer.memory import flash
 from edgeinfer.memory.flash import steps
 from edgeinfer.memory.flash.traces import network_weights
 from edgeinfer.memory.storage import ColdFile
@@ -367,7 +367,7 @@ plt.show()
 # one row may hold half of all entries. Equal numbers of **entries** are none either: a thousand empty rows have no
 # entry, and yet each must write a zero.
 #
-# Merge path counts both. A step is *one entry*, or *the end of a row*. The walk begins at (row 0, entry 0). It takes
+# GPU Merge Path counts both. A step is *one entry*, or *the end of a row*. The walk begins at (row 0, entry 0). It takes
 # entries while the row has any left; as soon as it has none, it ends the row. Cut the walk into parts of equal length,
 # wherever a cut falls, even in the middle of a row.
 #
@@ -401,7 +401,7 @@ def merge_path_split(row_offsets, parts):
 lab.check("merge_path_split", merge_path_split)
 
 # %% id="balance"
-cut = lab.fallback("merge_path_split", merge_path_split, locality.merge_path_split)
+cut = lab.fallback("merge_path_split", merge_path_split, steps.merge_path_split)
 
 lengths = np.minimum(rng.zipf(1.6, 2000), 5000)
 lengths[rng.random(2000) < 0.5] = 0
@@ -421,7 +421,7 @@ for title, points in ways.items():
 # %% [markdown] id="build_6"
 # ### Exercise 6: what a tile saves
 #
-# The last kind of locality needs no luck with the data. C = A B, computed tile by tile:
+# The last kind of locality needs no luck with the data (see *Loop tiling overview*). C = A B, tile by tile:
 #
 # ```
 # for each tile of C (tile_m x tile_n):
@@ -479,14 +479,15 @@ for shape, tile in (
 # 1. Which of window, bundles, path and gap saved most requests? Which saved most bytes? Why are these not the same?
 # 2. With a window the path gains much less than without. Why?
 # 3. A gap of 2 hardly costs bytes with neurons of 1.5 KiB and costs many with 12 KiB. Why?
-# 4. In a product with one column, why does no tile help? What does that say about decoding?
+# 4. In a product with one column, why does no tile help? What does that say about decoding? SpeedLoader reads a layer
+#    less than once for each token all the same: how? And why can HeteroLLM divide such a product by outputs only?
 #
 # | points | for |
 # | --- | --- |
 # | 1 | (1) requests and bytes told apart, with numbers; blocks or gaps named as the reason |
 # | 1 | (2) what the window leaves to read is what neighbours do not share |
 # | 1 | (3) blocks of 4 KiB against the size of a bundle |
-# | 1 | (4) every weight is used once, so there is nothing to use again |
+# | 1 | (4) every weight is used once, so there is nothing to use again; other requests' tokens are the second use |
 
 # %% [markdown] id="explain" role="written" points=4
 # ### BEGIN SOLUTION

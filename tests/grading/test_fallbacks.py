@@ -6,6 +6,7 @@ from edgeinfer.grading.judge import Key, judge
 from edgeinfer.grading.runner import call_case
 from edgeinfer.kernels import kv_steps, quantize_steps, sparse_steps, structured_steps
 from edgeinfer.memory.buffers import buffer_steps
+from edgeinfer.memory.flash import steps as flash_steps
 from edgeinfer.memory.paging import steps as paging_steps
 
 FALLBACKS = {
@@ -27,6 +28,7 @@ FALLBACKS = {
     "lab05_structured_sparsity": structured_steps,
     "lab07_activation_buffers": buffer_steps,
     "lab08_paged_kv": paging_steps,
+    "lab09_locality": flash_steps,
 }
 EXERCISES = [(lab, exercise.name) for lab in FALLBACKS for exercise in load_lab(lab).exercises]
 

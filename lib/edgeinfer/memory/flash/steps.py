@@ -6,7 +6,17 @@ import numpy as np
 
 from edgeinfer.memory.flash import placement, reads
 from edgeinfer.memory.flash.window import SlidingWindow
+from edgeinfer.memory.locality.merge_path import merge_path_split
 from edgeinfer.memory.locality.tiles import tiled_traffic
+
+__all__ = [
+    "bundle_neurons",
+    "merge_path_split",
+    "merge_reads",
+    "neurons_to_load",
+    "path_of_neurons",
+    "tiled_matmul_traffic",
+]
 
 
 def bundle_neurons(gate: np.ndarray, up: np.ndarray, down: np.ndarray) -> np.ndarray:
