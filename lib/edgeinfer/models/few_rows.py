@@ -57,7 +57,8 @@ class Linear:
         self.weight, self.bias = weight, bias
         self._by_column = not weight.is_contiguous()
         stored = weight.t() if self._by_column else weight
-        self._compiled = weight.dtype in _TYPES and stored.is_contiguous() and not weight.requires_grad
+        here = weight.device.type == "cpu"  # a weight without memory stands for one that a store fetches
+        self._compiled = here and weight.dtype in _TYPES and stored.is_contiguous() and not weight.requires_grad
         self._array = _array(stored) if self._compiled else None
 
     def __call__(self, x: Tensor) -> Tensor:

@@ -1,0 +1,24 @@
+"""Offloading: what lies on which tier, what that costs, and running it.
+
+`policy` is the cost model (numbers only), `search` finds its optimum, `tiers` obeys a policy, `limited` measures and
+runs under a real memory limit; `readers` divides one read; `elastic` and `shards` choose fidelities for a time budget.
+"""
+
+from edgeinfer.memory.offload.elastic import Budget, exhaustive, plan
+from edgeinfer.memory.offload.policy import Cost, Machine, Policy, Workload, cost, fits
+from edgeinfer.memory.offload.search import best_shares, on_a_grid, search
+
+__all__ = [
+    "Budget",
+    "Cost",
+    "Machine",
+    "Policy",
+    "Workload",
+    "best_shares",
+    "cost",
+    "exhaustive",
+    "fits",
+    "on_a_grid",
+    "plan",
+    "search",
+]
