@@ -23,11 +23,21 @@ def _rows(a, b, c, m, n, k, first, last):
         for j0 in range(0, c.shape[1], n):
             j1 = min(j0 + n, c.shape[1])
             for p0 in range(0, a.shape[1], k):
+                p1 = min(p0 + k, a.shape[1])
                 for i in range(i0, min(i0 + m, last)):
-                    for p in range(p0, min(p0 + k, a.shape[1])):
-                        value, source, target = a[i, p], b[p], c[i]
+                    target = c[i]
+                    p = p0
+                    while p + 4 <= p1:  # four steps of depth for one pass over the row of C, in their order
+                        u, v, w, x = a[i, p], a[i, p + 1], a[i, p + 2], a[i, p + 3]
+                        b0, b1, b2, b3 = b[p], b[p + 1], b[p + 2], b[p + 3]
+                        for j in range(j0, j1):
+                            target[j] = (((target[j] + u * b0[j]) + v * b1[j]) + w * b2[j]) + x * b3[j]
+                        p += 4
+                    while p < p1:
+                        value, source = a[i, p], b[p]
                         for j in range(j0, j1):
                             target[j] += value * source[j]
+                        p += 1
 
 
 @compiled()
@@ -54,12 +64,8 @@ def _blocks(a, b, c, m, n, k, first, last):
             for p0 in range(0, depth, k):
                 p1 = min(p0 + k, depth)
                 start = p0 * width + (p1 - p0) * j0
-                for i in range(i0, min(i0 + m, last)):
-                    for p in range(p0, p1):
-                        value, target = a[i, p], c[i]
-                        at = start + (p - p0) * (j1 - j0)
-                        for j in range(j0, j1):
-                            target[j] += value * b[at + j - j0]
+                tile = b[start : start + (p1 - p0) * (j1 - j0)].reshape(p1 - p0, j1 - j0)
+                _rows(a[:, p0:p1], tile, c[:, j0:j1], m, n, k, i0, min(i0 + m, last))
 
 
 def store_blocked(b: NDArray[np.float32], tile: tuple[int, int, int]) -> NDArray[np.float32]:

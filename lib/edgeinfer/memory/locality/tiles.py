@@ -63,7 +63,7 @@ def least_traffic(M: int, N: int, K: int, capacity: int) -> float:
 
 
 def choose_tile(
-    M: int, N: int, K: int, capacity: int, sizes: Sequence[int] | None = None, line: int = 1, fill: float = 1.0
+    M: int, N: int, K: int, capacity: int, sizes: Sequence[int] | None = None, line: int = 1, fill: float | None = None
 ) -> Tile:
     """The tile that moves least among those that fit; at equal traffic the one that holds less.
 
@@ -73,12 +73,14 @@ def choose_tile(
         sizes: allowed edges; default 1, 2, 4, 8 and so on up to the matrix.
         line: elements of a cache line. Rows shorter than a line still bring whole lines, so m, n and k are counted in
             whole lines where a line runs along them.
-        fill: share of the capacity to plan with; a cache that drops the least recently used needs some slack.
+        fill: share of the capacity to plan with; default all of it for a memory that the program fills itself (line 1),
+            0.95 for a cache: filled to the last line, one that drops the least recently used drops what is needed next.
 
     Raises:
         ValueError: "no tile of these sizes fits into 2 elements; allow smaller ones."
     """
     _sizes(M=M, N=N, K=K, capacity=capacity)
+    fill = fill if fill is not None else 1.0 if line == 1 else 0.95
     edges = list(sizes) if sizes is not None else [2**i for i in range(max(M, N, K).bit_length() + 1)]
     best: tuple[float, int, Tile] | None = None
     for m, n, k in product(edges, repeat=3):
