@@ -54,6 +54,8 @@ def test_one_stream_decodes_and_a_queue_helps():
     fields = value("edgellm", "integers in them that change with the position")
     assert 0 < fields < value("edgellm", "instructions of a decode step") / 4
     busy = [value("edgellm", f"accelerator busy, {n} instructions ahead") for n in (0, 1, 8)]
+    assert value("edgellm", "bytes of a decode step in the quick memory") > 4 * 5_000_000  # every weight once, float32
+    assert 1 < value("edgellm", "time with one memory after the other over both at once") <= 2
     assert busy == sorted(busy) and busy[0] < busy[2] <= 1
 
 

@@ -104,6 +104,25 @@ def test_plain_attention_over_a_prompt_is_not_linear_and_says_so(model, cache):
         generalise(make, (8, 12, 20))
 
 
+def test_a_choice_of_experts_cannot_be_a_straight_list():
+    mixture = models.load("moe")
+    with pytest.raises(ValueError, match="reads the values of a tensor"):
+        programs.prompt_program(mixture, 8, InPlaceCache(mixture.config, 1, mixture.dtype))
+
+
+def test_bfloat16_runs_out_of_its_arena_too():
+    small = models.load("draft", torch.bfloat16)
+    decoder = programs.ArenaDecoder(small, positions=40)
+    logits, prompt, chosen = None, tokens(10), []
+    logits = decoder.prefill(prompt)
+    for _ in range(6):
+        token = logits[:, -1].argmax(-1, keepdim=True)
+        chosen.append(int(token))
+        logits = decoder.decode(token)
+        assert torch.isfinite(logits).all() and logits.dtype == torch.bfloat16
+    assert decoder.cache.length == 16
+
+
 def test_recording_drops_what_nobody_uses_and_keeps_what_lasts():
     kept = torch.zeros(3)
 

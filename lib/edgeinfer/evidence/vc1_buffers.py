@@ -239,14 +239,13 @@ def log_scale_perplexities() -> tuple[list[Result], dict[str, float]]:
     return results, found
 
 
-def instruction_times() -> tuple[list[float], list[float]]:
-    """Simulated seconds of each instruction of a decode step: on the processor, and on the accelerator."""
+@lru_cache(maxsize=1)
+def instruction_bytes() -> list[tuple[int, int]]:
+    """Bytes of each instruction of a decode step at position 512: of weights and cache, and of activations."""
     from edgeinfer.memory.buffers.recording import refs_in
-    from edgeinfer.memory.buffers.schedule import TwoMemories
 
-    memories = TwoMemories(QUICK, SLOW)
     program = planned()["steps"].at(512)
-    run = []
+    found = []
     for step in program.steps:
         if not step.writes:
             continue  # a view is an address, not an instruction
@@ -258,7 +257,16 @@ def instruction_times() -> tuple[list[float], list[float]]:
                 moved += count
             elif step.name != "embedding":
                 kept += count
-        run.append(memories.seconds(kept, 0, moved))
+        found.append((kept, moved))
+    return found
+
+
+def instruction_times(together: bool = True) -> tuple[list[float], list[float]]:
+    """Simulated seconds of each instruction of a decode step: on the processor, and on the accelerator."""
+    from edgeinfer.memory.buffers.schedule import TwoMemories
+
+    memories = TwoMemories(QUICK, SLOW)
+    run = [memories.seconds(kept, 0, moved, together) for kept, moved in instruction_bytes()]
     return [PREPARE] * len(run), run
 
 
@@ -279,6 +287,8 @@ def edgellm() -> Evidence:
     want = model.prefill(tokens[None])[0][0]
     difference = float((torch.from_numpy(logits) - want).abs().max())
     prepare, run = instruction_times()
+    in_turn = sum(instruction_times(together=False)[1]) / sum(run)
+    quick, slow = (sum(column) for column in zip(*instruction_bytes(), strict=True))
     ends = {ahead: simulate(prepare, run, ahead) for ahead in (0, 1, 8)}
     copied = sum(found["moved"].values())
     results = [
@@ -296,6 +306,9 @@ def edgellm() -> Evidence:
         *[Result(f"accelerator busy, {ahead} instructions ahead", line.busy, "1", "simulated",
                  f"{QUICK / 1e9:g} and {SLOW / 1e9:g} GB/s, {PREPARE * 1e6:g} µs to prepare one")
           for ahead, line in ends.items()],
+        Result("bytes of a decode step in the quick memory", quick, "bytes", "measured", "weights, keys and values"),
+        Result("bytes of a decode step in the slow memory", slow, "bytes", "measured", "activations, read and written"),
+        Result("time with one memory after the other over both at once", in_turn, "x", "simulated"),
         Result("end without a queue over end with 8 ahead", ends[0].end / ends[8].end, "x", "simulated"),
     ]  # fmt: skip
     claim = Claim(

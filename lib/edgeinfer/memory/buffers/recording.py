@@ -16,6 +16,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from edgeinfer.memory.buffers.liveness import ALIGNMENT, Buffer, aligned
 
+# What these return decides what a program does next: its list of steps would hold for the recorded values only.
+BY_VALUE = ("aten::_local_scalar_dense", "aten::nonzero", "aten::_unique2", "aten::unique_dim")
+
 
 @dataclass(frozen=True)
 class Ref:
@@ -162,6 +165,11 @@ class _Recorder(TorchDispatchMode):
             parts = func.decompose(*args, **kwargs)
         if parts is not NotImplemented:
             return parts
+        if func._schema.name in BY_VALUE:
+            raise ValueError(
+                f"the function reads the values of a tensor ({func._schema.name}), so its steps depend on them; a "
+                "straight list cannot: record a model without a choice of experts."
+            )
         named_args, named_kwargs = mapped(args, self._leaf), mapped(kwargs, self._leaf)
         out = func(*args, **kwargs)
         returned = [o for o in (out if isinstance(out, list | tuple) else (out,)) if isinstance(o, Tensor)]
@@ -189,7 +197,8 @@ def record(function: Callable[..., Tensor], *inputs: Tensor) -> Program:
         The program.
 
     Raises:
-        ValueError: "the function returned list; it must return one tensor that it computed."
+        ValueError: "the function returned list; it must return one tensor that it computed." or "the function reads
+            the values of a tensor (aten::nonzero), so its steps depend on them; ..."
     """
     recorder = _Recorder(inputs)
     with torch.inference_mode(), recorder:
