@@ -367,9 +367,9 @@ plt.show()
 # one row may hold half of all entries. Equal numbers of **entries** are none either: a thousand empty rows have no
 # entry, and yet each must write a zero.
 #
-# GPU Merge Path counts both. A step is *one entry*, or *the end of a row*. The walk begins at (row 0, entry 0). It takes
-# entries while the row has any left; as soon as it has none, it ends the row. Cut the walk into parts of equal length,
-# wherever a cut falls, even in the middle of a row.
+# GPU Merge Path counts both. A step is *one entry*, or *the end of a row*. The walk begins at (row 0, entry 0). It
+# takes entries while the row has any left; as soon as it has none, it ends the row. Cut the walk into parts of equal
+# length, wherever a cut falls, even in the middle of a row.
 #
 # ```
 # row_offsets  0 2 2 5       rows of 2, 0 and 3 entries: 3 + 5 = 8 steps
@@ -499,7 +499,9 @@ for shape, tile in (
 # order has little to say about them. (3) A read of 1.5 KiB moves 4 or 8 KiB anyway; the neurons in a gap mostly lie in
 # blocks that move in any case. With 12 KiB each neuron of a gap is three blocks more. (4) A has M K elements, each is
 # used once for each column; with one column there is no second use that a tile could serve. Decoding one token is such
-# a product: its traffic is the weights, whatever the order of the loops.
+# a product: its traffic is the weights, whatever the order of the loops. SpeedLoader finds the second use in other
+# requests: a loaded layer serves several sub-batches. HeteroLLM has one row and can only divide the outputs; each
+# device then reads its own share of the weights.
 #
 # **Rubric.** One point each as in the table above; the numbers must be the student's own.
 # ### END SOLUTION
@@ -507,8 +509,8 @@ for shape, tile in (
 # %% [markdown] id="further"
 # ## Go further
 #
-# - **Guess before you read.** You used what really fired. `flash.fit_predictor` guesses it from the layer before (Deja
-#   Vu, Liu et al., ICML 2023). How many more neurons do you read at a recall of 95 %?
+# - **Guess before you read.** You used what really fired. `flash.fit_predictor` guesses it from the layer before
+#   (Deja Vu, Liu et al., ICML 2023). How many more neurons do you read at a recall of 95 %?
 # - **A table without holes.** `flash.NeuronMemory` keeps the window's neurons in one array and fills a hole with the
 #   last row (LLM in a flash, Alizadeh et al. 2023). How many rows does it move per token?
 # - **A cache that minds runs.** `flash.LinkAwareCache` (Ripple, Wang et al. 2024) does not keep neurons out of the
