@@ -335,5 +335,7 @@ def test_a_port_in_use_gets_a_sentence():
         async with running() as server:
             with pytest.raises(OSError, match=f"port {server.port} of 127.0.0.1 cannot be used .*choose another"):
                 await serve(server.service, Settings("target", 9), port=server.port)
+            with pytest.raises(ValueError, match="port must be from 0 to 65535, where 0 takes a free one; came 99999"):
+                await serve(server.service, Settings("target", 9), port=99999)
 
     asyncio.run(check())

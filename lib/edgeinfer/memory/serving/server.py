@@ -285,8 +285,11 @@ async def serve(service: Service, settings: Settings, address: str = "127.0.0.1"
         port: 0 takes a free one, see `Server.port`.
 
     Raises:
-        OSError: "port 8001 of 127.0.0.1 is in use; choose another with --port".
+        OSError: "port 8001 of 127.0.0.1 cannot be used (Address already in use); choose another with --port".
+        ValueError: "port must be from 0 to 65535 ..."
     """
+    if not 0 <= port <= 65535:
+        raise ValueError(f"port must be from 0 to 65535, where 0 takes a free one; came {port}")
     try:
         sockets = netutil.bind_sockets(port, address)
     except OSError as error:
