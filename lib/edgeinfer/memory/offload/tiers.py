@@ -157,7 +157,7 @@ class TieredWeights:
                 if tier == "disk":
                     continue
                 raw = np.empty(sizes[short], np.uint8) if tier == "fast" or slow is None else slow.take(sizes[short])
-                self._cold.read_into(self._where[layer][short], raw)
+                self._cold.read_into(int(self._where[layer][short]), raw)
                 if tier == "fast":
                     self._fast[f"layers.{layer}.{short}"] = self._as_tensor(short, raw)
                 else:
@@ -197,7 +197,7 @@ class TieredWeights:
             else:
                 at = self._where[layer][short]
                 for first in range(0, raw.nbytes, PIECE):
-                    self._cold.read_into(at + first, raw[first : first + PIECE])
+                    self._cold.read_into(int(at) + first, raw[first : first + PIECE])
                 self.moved.disk += raw.nbytes
         self.moved.timeline.append((tier, layer, start - self._begun, time.perf_counter() - self._begun))
 

@@ -1,0 +1,20 @@
+"""Offloading: what was counted is what the techniques promise."""
+
+from .findings import found, value
+
+
+def test_flexgen_runs_where_the_model_does_not_fit():
+    assert value("flexgen", "the policy ran in less memory than the weights take") == 1
+    assert value("flexgen", "all weights in memory, under the same limit") == 0
+    assert value("flexgen", "best policy on a grid over the one that was found") <= 1 + 1e-6
+
+
+def test_a_batch_shares_what_is_streamed():
+    assert abs(value("zero-inference", "bytes read for each token, batch of 16 against 1") - 1 / 16) < 1e-9
+    assert value("zero-inference", "tokens are those of the model in memory") == 1
+
+
+def test_planned_fidelities_are_the_best_of_all_and_better_than_uniform_ones_at_equal_bytes():
+    assert abs(value("sti", "loss of the plan over the least of all plans") - 1) < 1e-9
+    assert value("sti", "perplexity of the plan over uniform fidelity, 3 bits") < 1
+    assert found("sti").holds
