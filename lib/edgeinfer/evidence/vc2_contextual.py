@@ -134,7 +134,7 @@ def gathered_against_dense(
     for share in (1.0, *shares):
         # Other neurons each time: a few that stay the same would be in the cache soon.
         mixed, count = rng.permutation(neurons), int(share * neurons)
-        sets = [np.sort(np.roll(mixed, -first)[:count]) for first in range(0, neurons, max(count, neurons // 8))]
+        sets = [np.sort(np.roll(mixed, -first)[:count]) for first in range(0, neurons, neurons // 20)]
         contenders[f"gathered, {share:.0%} of the neurons"] = rotating(
             lambda rows: gathered_network(x, bundles, rows), sets
         )
