@@ -18,24 +18,17 @@ import torch
 from numpy.typing import NDArray
 
 from edgeinfer.kernels import validate
-from edgeinfer.kernels.simd import compiled
 from edgeinfer.memory.locality.split_plan import Plan, cover
+from edgeinfer.memory.locality.tiled import _rows
+
+TILE = (64, 256, 64)  # of the flexible engine: rows, outputs, depth
 
 
-@compiled()
-def _share(x, weight, y, row, last_row, output, last_output):
-    """y[row:last_row, output:last_output] of x (M, K) times weight (K, N), in tiles that the nearest cache holds."""
-    for j0 in range(output, last_output, 256):
-        j1 = min(j0 + 256, last_output)
-        for i in range(row, last_row):
-            y[i, j0:j1] = 0
-        for p0 in range(0, x.shape[1], 64):
-            for i in range(row, last_row):
-                target = y[i]
-                for p in range(p0, min(p0 + 64, x.shape[1])):
-                    value, source = x[i, p], weight[p]
-                    for j in range(j0, j1):
-                        target[j] += value * source[j]
+def _share(x: NDArray, weight: NDArray, y: NDArray, row: int, last_row: int, output: int, last_output: int) -> None:
+    """Fill y[row:last_row, output:last_output] of x (M, K) times weight (K, N) with the tiled loops."""
+    part = y[row:last_row, output:last_output]
+    part[:] = 0
+    _rows(x[row:last_row], weight[:, output:last_output], part, *TILE, 0, last_row - row)
 
 
 @dataclass(frozen=True)
