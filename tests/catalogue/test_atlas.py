@@ -76,12 +76,12 @@ def test_badges_tell_how_a_finding_was_made_and_whether_it_holds(atlas):
     html = atlas._repr_html_()
     row = {
         i: re.search(rf'id="atlas-{i}".*?</tr>', html, re.DOTALL).group(0)
-        for i in ("t-mac", "lut-gemm", "tellme", "orca")
+        for i in ("t-mac", "lut-gemm", "tellme", "netgpt")
     }
     assert ">holds<" in row["t-mac"] and ">measured<" in row["t-mac"]
     assert ">not at this scale<" in row["lut-gemm"] and ">modelled<" in row["lut-gemm"]
     assert "A &amp; B are small" in row["lut-gemm"]
-    assert ">not tested here<" in row["tellme"] and ">planned<" in row["orca"]
+    assert ">not tested here<" in row["tellme"] and ">planned<" in row["netgpt"]
 
 
 def test_what_did_not_reproduce_is_listed_with_its_reason(atlas):

@@ -126,4 +126,6 @@ def test_missing_superfluous_and_early_evidence_is_found(tree):
     ids = taught(tree)
     assert any("t-mac: taught, but no evidence" in x for x in consistency.problems(tree, set(ids) - {"t-mac"}))
     assert any("ghost: has an evidence function" in x for x in consistency.problems(tree, [*ids, "ghost"]))
-    assert any("orca: has an evidence function but is marked" in x for x in consistency.problems(tree, [*ids, "orca"]))
+    assert any(
+        "netgpt: has an evidence function but is marked" in x for x in consistency.problems(tree, [*ids, "netgpt"])
+    )
