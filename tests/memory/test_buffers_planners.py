@@ -64,6 +64,14 @@ def test_best_fit_is_not_always_best():
     assert better
 
 
+def test_the_floor_cannot_always_be_reached():
+    # size, first and last step: eight buffers that fill every byte of the floor in four of five steps
+    rows = [(3, 0, 0), (3, 0, 1), (1, 1, 2), (1, 1, 3), (1, 1, 3), (2, 2, 3), (2, 3, 4), (3, 4, 4)]
+    buffers = [Buffer(str(i), *row) for i, row in enumerate(rows)]
+    assert lower_bound(buffers) == 6
+    assert plan_exhaustive(buffers).total == plan_optimal(buffers).total == 7
+
+
 def test_ping_pong_takes_two_neighbours_and_refuses_a_residual():
     chain = [Buffer(f"x{i}", size, i, i + 1) for i, size in enumerate((64, 256, 128, 320))]
     plan = plan_ping_pong(chain)

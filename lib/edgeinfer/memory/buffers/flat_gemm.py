@@ -53,14 +53,14 @@ def work(M: int, N: int, K: int, tile: int) -> Work:
 
 @compiled(fastmath={"reassoc", "contract", "nsz"})
 def _tile(x, weight, out):
-    """x (K, tile) with the rows side by side, weight (N, K), out (N, tile): each weight is loaded once for the tile."""
+    """x (tile, K), weight (N, K), out (tile, N): a row of the weight comes from memory once for the whole tile."""
     for n in range(weight.shape[0]):
-        row = out[n]
-        row[:] = 0
-        for k in range(weight.shape[1]):
-            w, column = weight[n, k], x[k]
-            for m in range(row.size):
-                row[m] += w * column[m]
+        row = weight[n]
+        for m in range(x.shape[0]):
+            column, total = x[m], np.float32(0)
+            for k in range(row.size):
+                total += row[k] * column[k]
+            out[m, n] = total
 
 
 def flat_gemm(x: NDArray[np.float32], weight: NDArray[np.float32], tile: int = 8) -> NDArray[np.float32]:
@@ -77,17 +77,18 @@ def flat_gemm(x: NDArray[np.float32], weight: NDArray[np.float32], tile: int = 8
     Raises:
         ValueError: "x must have shape (256,) or (batch, 256) for this weight, ..."
     """
-    weight = validate.finite_matrix(weight, "weight", "the product would be NaN, too")
+    weight = np.ascontiguousarray(weight, dtype=np.float32)
+    if weight.ndim != 2:
+        raise ValueError(f"weight must be a matrix (out_features, in_features), got shape {weight.shape}.")
     rows = validate.activations(x, weight.shape[1])
     work(len(rows), weight.shape[0], weight.shape[1], tile)
     out = np.empty((len(rows), len(weight)), np.float32)
-    side, done = np.zeros((weight.shape[1], tile), np.float32), np.empty((len(weight), tile), np.float32)
+    padded, done = np.zeros((tile, weight.shape[1]), np.float32), np.empty((tile, len(weight)), np.float32)
     for start in range(0, len(rows), tile):
         part = rows[start : start + tile]
-        side[:, : len(part)] = part.T
-        side[:, len(part) :] = 0
-        _tile(side, weight, done)
-        out[start : start + len(part)] = done[:, : len(part)].T
+        padded[: len(part)], padded[len(part) :] = part, 0
+        _tile(padded, weight, done)
+        out[start : start + len(part)] = done[: len(part)]
     return out
 
 
