@@ -21,12 +21,12 @@ rounds = int(sys.argv[2])
 with open(sys.argv[1], "r+b") as file:
     cells = memoryview(mmap.mmap(file.fileno(), 4096)).cast("q")
 cells[1] = -1
-spins = 0
+pause, spins = getattr(os, "sched_yield", lambda: None), 0
 for turn in range(1, rounds + 1):
     while cells[0] != turn:
         spins += 1
         if spins % 1000 == 0:
-            os.sched_yield()
+            pause()
     cells[1] = turn
 for turn in range(rounds):
     os.read(0, 1)
@@ -63,7 +63,7 @@ def measure_signals(rounds: int = 200, limit_s: float = 10.0) -> dict[str, float
     if rounds < 1:
         raise ValueError(f"rounds must be at least 1, got {rounds}.")
     until = time.monotonic() + limit_s
-    with tempfile.TemporaryFile() if os.name == "nt" else tempfile.NamedTemporaryFile() as file:
+    with tempfile.NamedTemporaryFile() as file:
         file.write(bytes(4096))
         file.flush()
         shared = mmap.mmap(file.fileno(), 4096)
