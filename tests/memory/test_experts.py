@@ -166,7 +166,7 @@ def test_experts_chosen_a_block_early_are_all_foreseen_but_the_first_layers(moe,
 
 
 def test_experts_pregates_trained_for_a_moment_beat_the_untrained_shift(moe, text):
-    train = models.held_out_tokens("train")[5000:7048].view(8, 256)
+    train = models.held_out_tokens("text")[50_000:52_048].view(8, 256)
     trained = experts.fit_pregates(moe, train, steps=20)
     inputs, own = experts.gate_inputs(moe, text[None]), experts.gate_weights(moe)
     used = experts.choices(moe, inputs)

@@ -85,8 +85,8 @@ def switching(rounds: int = 5, average_bits: float = 4.0) -> dict[str, Switching
         for name in ways:
             services[name] = ContextService(model, Path(place) / name, 200_000, costs, average_bits=average_bits)
             services[name].loading = name
-            for app, start in (("a", 0), ("b", 4000)):
-                services[name].run(app, text[start : start + 512])
+            for app, first in (("a", 0), ("b", 4000)):
+                services[name].run(app, text[first : first + 512])
         times: dict[str, list[tuple[float, float, float]]] = {name: [] for name in services}
         for turn in range(2 * rounds):
             for name, service in services.items():  # interleaved, so that a busy moment meets all of them
