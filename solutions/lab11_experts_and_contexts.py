@@ -60,6 +60,7 @@ milliseconds = None
 #
 # One layer's experts are used one after the other. `capacity` of them fit. If the one wanted is there, that is a hit.
 # If not, it is fetched and comes in; when there is no place, the expert whose last use lies farthest back goes.
+# Mixtral offloading keeps experts like this.
 
 
 # %% id="lru_hits" role="solution"
@@ -172,7 +173,7 @@ for guesses in (1, 2, 3, 4):
 #
 # A guess may be wrong. A **pre-gate** in block n *decides* what block n + 1 uses, so the transfer can start when block
 # n starts to compute. Without it, the transfer waits until block n is done. One transfer at a time; a block computes
-# when its experts are there and the block before is done. The first transfer starts at 0.
+# when its experts are there and the block before is done. The first transfer starts at 0. (The idea of Pre-gated MoE.)
 
 
 # %% id="end_of_blocks" role="solution"
@@ -237,7 +238,7 @@ with tempfile.TemporaryDirectory() as folder:
 #
 # An app comes back. Some chunks of its context are missing. Each can be read from its file, or computed again from its
 # tokens; both at once. A chunk can be computed only when all tokens before it are there, so the computed ones come
-# **first**.
+# **first**. LLMS (LLM as a system service) brings contexts back in this way.
 
 
 # %% id="split_point" role="solution"
