@@ -16,7 +16,7 @@ from edgeinfer.kernels.simd import compiled
 LAYOUTS = ("row", "column", "blocked")
 
 
-@compiled()
+@compiled(forceinline=True)
 def _touch(line, dirty, sets, ways, state, head, tail, count, before, after, moved):
     """One access. state: 0 absent, 1 clean, 2 dirty. Lists run from the most (head) to the least recent (tail)."""
     s = line % sets
@@ -62,7 +62,7 @@ def _replay(lines, dirty, sets, ways, state, head, tail, count, before, after, m
             moved[1] += 1
 
 
-@compiled()
+@compiled(forceinline=True)
 def _address(r, c, rows, columns, layout, tile_rows, tile_columns):
     if layout == 0:
         return r * columns + c
@@ -85,16 +85,21 @@ def _matmul(M, N, K, m, n, k, la, lb, lc, line, sets, ways, state, head, tail, c
                     for p in range(p0, min(p0 + k, K)):
                         a = _address(i, p, M, K, la, m, k) // line
                         _touch(a, False, sets, ways, state, head, tail, count, before, after, moved)
-                        last_b = last_c = -1
-                        for j in range(j0, min(j0 + n, N)):
-                            b = (base_b + _address(p, j, K, N, lb, k, n)) // line
-                            c = (base_c + _address(i, j, M, N, lc, m, n)) // line
-                            # The pair that was used just now: two hits that leave the order as it is (given two ways).
-                            if b == last_b and c == last_c and ways > 1:
-                                continue
+                        # Within a tile's row the addresses of B and C rise by one, or by a column.
+                        at_b = base_b + _address(p, j0, K, N, lb, k, n)
+                        at_c = base_c + _address(i, j0, M, N, lc, m, n)
+                        j = j0
+                        while j < min(j0 + n, N):
+                            b, c = at_b // line, at_c // line
                             _touch(b, False, sets, ways, state, head, tail, count, before, after, moved)
                             _touch(c, True, sets, ways, state, head, tail, count, before, after, moved)
-                            last_b, last_c = b, c
+                            step = 1
+                            if lb != 1 and lc != 1 and ways > 1:
+                                # The same pair of lines again: hits that leave the order as it is (given two ways).
+                                step = min((b + 1) * line - at_b, (c + 1) * line - at_c)
+                            j += step
+                            at_b += step if lb != 1 else step * K
+                            at_c += step if lc != 1 else step * M
     for at in range(len(state)):
         if state[at] == 2:
             moved[1] += 1
