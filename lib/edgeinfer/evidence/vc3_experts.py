@@ -209,7 +209,7 @@ def mixtral_offloading() -> Evidence:
 
 @cache
 def pregates() -> tuple[tuple[Tensor, ...], float]:
-    """Return pre-gates distilled on at most 4,096 tokens of the training text, and the seconds of processor time it took."""
+    """Return pre-gates distilled on at most 4,096 training tokens, and the seconds of processor time it took."""
     import torch
 
     from edgeinfer import models
