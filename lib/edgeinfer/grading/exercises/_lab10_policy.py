@@ -188,8 +188,10 @@ def _seconds(
     disk = loads * float(weights[2]) * layer_bytes / disk_rate
     if combine == "one road":
         layer = max(compute, copy + disk)
+    elif combine == "sum":
+        layer = compute + copy + disk
     else:
-        layer = {"max": max, "sum": lambda *t: sum(t)}[combine](compute, copy, disk)
+        layer = max(compute, copy, disk)
     seconds = layer * (layers if depth == "all" else 1)
     tokens = {"rows": batch * sub_batches, "batch": batch, "one": 1, "layers": batch * sub_batches * layers}[counts]
     return seconds, tokens / seconds
