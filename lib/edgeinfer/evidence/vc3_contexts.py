@@ -70,7 +70,7 @@ class Switching:
     recomputed: float
 
 
-def switching(rounds: int = 5, average_bits: float = 4.0) -> dict[str, Switching]:
+def switching(rounds: int = 2, average_bits: float = 4.0) -> dict[str, Switching]:
     """Let two contexts take turns, for each way to bring chunks back."""
     import torch
 
@@ -97,7 +97,7 @@ def switching(rounds: int = 5, average_bits: float = 4.0) -> dict[str, Switching
     return {name: Switching(*np.median(np.array(rows), 0).tolist()) for name, rows in times.items()}
 
 
-def recall_after_switching(average_bits: float, count: int = 16) -> float:
+def recall_after_switching(average_bits: float, count: int = 12) -> float:
     """Return the share of questions answered after the context had been pushed out by the other questions'."""
     import torch
 
@@ -143,7 +143,7 @@ def llms() -> Evidence:
         Result("chunks computed again in the split", ways["split"].recomputed, "1", "measured", "of 16"),
         Result("switching, computed again over split", ratio, "x", "measured"),
         Result("bytes of a switch, 16-bit cache over chunks", float16 / ways["read"].bytes_read, "x", "measured"),
-        Result("recall after switching, 4 bits", recall_after_switching(4.0), "1", "measured", "16 questions"),
+        Result("recall after switching, 4 bits", recall_after_switching(4.0), "1", "measured", "12 questions"),
         Result("reading all over the split, slow disk", close["read"] / close["split"], "x", "modelled"),
     ]  # fmt: skip
     claim = Claim(

@@ -87,7 +87,7 @@ class Run:
 
 
 def offloaded_runs(
-    ways: dict[str, dict[str, Any]], bits: int = 32, tokens: int = 48, folder: Path | None = None
+    ways: dict[str, dict[str, Any]], bits: int = 32, tokens: int = 32, folder: Path | None = None
 ) -> dict[str, Run]:
     """Decode held-out text with experts read cold from a file, once for each way.
 
@@ -243,7 +243,7 @@ def pregate_perplexity(tokens: int = 2048) -> dict[str, float]:
     return found
 
 
-def pregate_runs(tokens: int = 32) -> dict[str, Run]:
+def pregate_runs(tokens: int = 24) -> dict[str, Run]:
     """Decode with no expert kept: fetched when needed, or a block early by another thread."""
     gates = list(pregates()[0])
     ways: dict[str, dict[str, Any]] = {

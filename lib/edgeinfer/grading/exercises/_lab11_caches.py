@@ -37,7 +37,8 @@ def _lru(uses: np.ndarray, capacity: int) -> int:
 
 def simulate(uses: np.ndarray, capacity: int, how: str = "lru") -> int:
     """A cache with one screw loose, named by `how`."""
-    sequence, kept, found = uses.tolist(), [], 0
+    sequence, found = uses.tolist(), 0
+    kept: list[int] = []
     size = {"too many": capacity + 1, "too few": capacity - 1, "at least one": max(1, capacity)}.get(how, capacity)
     for now, expert in enumerate(sequence):
         future = sequence[now + 1 :]
@@ -79,7 +80,8 @@ def _best(uses: np.ndarray, capacity: int) -> int:
     """
     sequence = uses.tolist()
     room = [capacity - 1] * len(sequence)
-    intervals, last = [], {}
+    intervals: list[tuple[int, int]] = []
+    last: dict[int, int] = {}
     for now, expert in enumerate(sequence):
         if expert in last:
             intervals.append((last[expert], now))
