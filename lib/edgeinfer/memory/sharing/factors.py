@@ -106,14 +106,14 @@ def compress(network: Network, rank: int, start: str = "svd", seed: int = 0) -> 
     for kind in KINDS:
         part, name = kind.split(".")
         weights = [getattr(getattr(layer, part), name).weight.detach() for layer in layers]
-        factors = share_factors(weights, rank)
-        left, right = factors.left, factors.right
-        if start == "random":
-            size = torch.stack(weights).std()
-            left = torch.randn(left.shape, generator=draw) * size
-            right = torch.randn(right.shape, generator=draw) * rank**-0.5
-        shared = nn.Parameter(right.clone())
-        for layer, own in zip(layers, left, strict=True):
+        if start == "svd":
+            factors = share_factors(weights, rank)
+        else:
+            (rows, columns), size = weights[0].shape, float(torch.stack(weights).std())
+            left = torch.randn(len(layers), rows, rank, generator=draw) * size
+            factors = SharedFactors(left, torch.randn(rank, columns, generator=draw) * rank**-0.5)
+        shared = nn.Parameter(factors.right.clone())
+        for layer, own in zip(layers, factors.left, strict=True):
             setattr(getattr(layer, part), name, _Product(own, shared))
         total += factors.nbytes
     return total

@@ -1,0 +1,238 @@
+"""Right and wrong answers of lab 6."""
+
+from collections import OrderedDict
+
+import numpy as np
+from edgeinfer.grading.mutants import Mutants
+
+mutants = Mutants("lab06_sharing_weights")
+
+
+def add(exercise, function, name, named="", right=False):
+    """Register a short answer; a lambda gets its name here."""
+    function.__name__ = name
+    (mutants.right(exercise) if right else mutants.wrong(exercise, named))(function)
+
+
+def unit(rows):
+    rows = np.asarray(rows, np.float64).reshape(len(rows), -1)
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+# ---------------------------------------------------------------- head_similarity
+
+
+@mutants.right("head_similarity")
+def stacked(q, k):
+    both = np.concatenate([unit(q), unit(k)], 1) / np.sqrt(2)
+    return both @ both.T
+
+
+@mutants.right("head_similarity")
+def with_einsum(q, k):
+    out = np.float32(0)
+    for p in (q, k):
+        dots = np.einsum("iak,jak->ij", p, p)
+        size = np.sqrt(np.diag(dots))
+        out = out + dots / size[:, None] / size / 2
+    return out.astype(np.float32)
+
+
+def flat(p):
+    return np.asarray(p, np.float64).reshape(len(p), -1)
+
+
+def centred(p):
+    return flat(p) - flat(p).mean(1, keepdims=True)
+
+
+for name, function, named in (
+    ("products", lambda q, k: (flat(q) @ flat(q).T + flat(k) @ flat(k).T) / 2, "not-normalised"),
+    (
+        "one_piece",
+        lambda q, k: unit(np.hstack([flat(q), flat(k)])) @ unit(np.hstack([flat(q), flat(k)])).T,
+        "one-norm-for-both",
+    ),
+    ("queries", lambda q, k: unit(q) @ unit(q).T, "queries-only"),
+    ("keys", lambda q, k: unit(k) @ unit(k).T, "keys-only"),
+    ("magnitudes", lambda q, k: (abs(unit(q) @ unit(q).T) + abs(unit(k) @ unit(k).T)) / 2, "sign-lost"),
+    ("sums", lambda q, k: unit(q) @ unit(q).T + unit(k) @ unit(k).T, "sum-not-mean"),
+    (
+        "correlates",
+        lambda q, k: (unit(centred(q)) @ unit(centred(q)).T + unit(centred(k)) @ unit(centred(k)).T) / 2,
+        "correlation",
+    ),
+    ("columns", lambda q, k: unit(q).T @ unit(q), ""),
+    ("distances", lambda q, k: 1 - (unit(q) @ unit(q).T + unit(k) @ unit(k).T) / 2, ""),
+    ("multiplied", lambda q, k: (unit(q) @ unit(q).T) * (unit(k) @ unit(k).T), ""),
+):
+    add("head_similarity", function, name, named)
+
+# ---------------------------------------------------------------- common_factor
+
+
+@mutants.right("common_factor")
+def stacked_svd(weights, rank):
+    v = np.linalg.svd(weights.reshape(-1, weights.shape[2]), full_matrices=False)[2][:rank]
+    return weights @ v.T @ v
+
+
+@mutants.right("common_factor")
+def from_the_left(weights, rank):
+    side = np.concatenate([w.T for w in weights.astype(np.float64)], 1)
+    u, s, v = np.linalg.svd(side, full_matrices=False)
+    close = (u[:, :rank] * s[:rank]) @ v[:rank]
+    return np.stack([part.T for part in np.split(close, len(weights), 1)])
+
+
+def onto(weights, source, kept):
+    v = np.linalg.svd(source, full_matrices=False)[2][kept]
+    return weights @ v.T @ v
+
+
+def onto_first(weights, basis):
+    return weights @ basis @ basis.T
+
+
+def tall(weights):
+    return weights.reshape(-1, weights.shape[2])
+
+
+def of_one_size(weights):
+    return weights / np.linalg.norm(weights, axis=(1, 2), keepdims=True)
+
+
+def outputs(weights, rank):
+    u = np.linalg.svd(np.hstack(list(weights)), full_matrices=False)[0][:, :rank]
+    return u @ (u.T @ weights)
+
+
+for name, function, named in (
+    ("each_alone", lambda w, r: np.stack([onto(one, one, slice(r)) for one in w]), "own-factors"),
+    ("first", lambda w, r: onto(w, w[0], slice(r)), "first-layer-decides"),
+    ("mean", lambda w, r: onto(w, w.mean(0), slice(r)), "mean-decides"),
+    ("last", lambda w, r: onto(w, w[-1], slice(r)), ""),
+    ("on_the_left", lambda w, r: outputs(w, r), "output-side"),
+    ("smallest", lambda w, r: onto_first(w, np.linalg.eigh(tall(w).T @ tall(w))[1][:, :r]), "smallest-kept"),
+    ("normalised", lambda w, r: onto(w, tall(of_one_size(w)), slice(r)), "layers-normalised"),
+    ("more", lambda w, r: onto(w, tall(w), slice(r + 1)), "one-too-many"),
+    ("fewer", lambda w, r: onto(w, tall(w), slice(r - 1)), "one-too-few"),
+    ("untouched", lambda w, r: w.copy(), ""),
+    ("nothing", lambda w, r: np.zeros_like(w), ""),
+):
+    add("common_factor", function, name, named)
+
+# ---------------------------------------------------------------- count_loads
+
+
+@mutants.right("count_loads")
+def ordered(order, room):
+    held, loads = OrderedDict(), 0
+    for b in order.tolist():
+        loads += b not in held
+        held[b] = True
+        held.move_to_end(b)
+        if len(held) > room:
+            held.popitem(last=False)
+    return loads
+
+
+@mutants.right("count_loads")
+def by_distance(order, room):
+    loads, seen = 0, {}
+    for t, b in enumerate(order.tolist()):
+        loads += b not in seen or len(set(order[seen[b] + 1 : t].tolist())) >= room
+        seen[b] = t
+    return np.int64(loads)
+
+
+def simulate(order, room, out=0, young=True):
+    """The list by age, with switches: which end is dropped, whether a use makes young."""
+    held, loads = [], 0
+    for b in order.tolist():
+        if b in held:
+            if young:
+                held.remove(b)
+                held.append(b)
+            continue
+        loads += 1
+        if held and len(held) >= room:
+            held.pop(out)
+        if room > 0:
+            held.append(b)
+    return loads
+
+
+for name, function, named in (
+    ("distinct", lambda o, r: len(np.unique(o)), "each-once"),
+    ("all_runs", lambda o, r: len(o), "no-cache"),
+    ("changes", lambda o, r: simulate(o, 1), "one-block-room"),
+    ("hits", lambda o, r: len(o) - simulate(o, r), "hits-counted"),
+    ("fifo", lambda o, r: simulate(o, r, young=False), "first-in-first-out"),
+    ("mru", lambda o, r: simulate(o, r, -1, young=False), "most-recent-dropped"),
+    ("larger", lambda o, r: simulate(o, r + 1), "room-plus-one"),
+    ("smaller", lambda o, r: simulate(o, r - 1), "room-minus-one"),
+    ("repeats", lambda o, r: simulate(o, r) - len(np.unique(o)), "first-loads-free"),
+    ("nothing_loaded", lambda o, r: 0, ""),
+):
+    add("count_loads", function, name, named)
+
+# ---------------------------------------------------------------- derive_tiles
+
+
+@mutants.right("derive_tiles")
+def by_projection(tiles, sources):
+    length = np.linalg.norm(sources, axis=1)
+    along = tiles @ (sources / length[:, None]).T
+    index = abs(along).argmax(1)
+    return index, np.take_along_axis(along, index[:, None], 1)[:, 0] / length[index]
+
+
+@mutants.right("derive_tiles")
+def by_error(tiles, sources):
+    scales = (tiles @ sources.T).astype(np.float64) / (sources.astype(np.float64) ** 2).sum(1)
+    error = ((tiles[:, None] - scales[..., None] * sources) ** 2).sum(-1)
+    index = error.argmin(1)
+    return index.tolist(), scales[np.arange(len(tiles)), index].tolist()
+
+
+def choose(tiles, sources, rule="error", scale="least"):
+    t, s = tiles[:, None].astype(np.float64), sources[None].astype(np.float64)
+    dot, power = (t * s).sum(-1), (s * s).sum(-1)
+    best = dot / power
+    if scale == "positive":
+        best = np.maximum(best, 0)
+    score = {
+        "error": ((t - best[..., None] * s) ** 2).sum(-1),
+        "distance": ((t - s) ** 2).sum(-1),
+        "product": -abs(dot),
+        "one way": -dot / np.sqrt(power),
+    }[rule]
+    length = (t * t).sum(-1)
+    scales = {
+        "least": best,
+        "positive": best,
+        "lengths": np.sqrt(length / power),
+        "undivided": dot,
+        "half": dot / np.sqrt(power),
+        "ratios": (t / s).mean(-1),
+        "inverse": dot / np.maximum(length, 1e-30),
+    }[scale]
+    index = score.argmin(1)
+    return index, scales[np.arange(len(index)), index]
+
+
+for name, function, named in (
+    ("nearest", lambda t, s: choose(t, s, "distance"), "nearest-unscaled"),
+    ("longest", lambda t, s: choose(t, s, "product"), "longest-source"),
+    ("one_way", lambda t, s: choose(t, s, "one way"), "negative-forgotten"),
+    ("positive", lambda t, s: choose(t, s, scale="positive"), "never-negative"),
+    ("lengths", lambda t, s: choose(t, s, scale="lengths"), "length-ratio"),
+    ("undivided", lambda t, s: choose(t, s, scale="undivided"), "not-divided"),
+    ("half_divided", lambda t, s: choose(t, s, scale="half"), "divided-by-length"),
+    ("ratios", lambda t, s: choose(t, s, scale="ratios"), "mean-ratio"),
+    ("inverse", lambda t, s: choose(t, s, scale="inverse"), "wrong-way-round"),
+    ("unscaled", lambda t, s: (choose(t, s)[0], np.ones(len(t))), ""),
+    ("shifted", lambda t, s: (choose(t, s)[0] + 1, choose(t, s)[1]), ""),
+):
+    add("derive_tiles", function, name, named)
