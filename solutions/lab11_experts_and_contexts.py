@@ -304,14 +304,14 @@ with tempfile.TemporaryDirectory() as folder:
 # %% [markdown] id="explain" role="written" points=4
 # ### BEGIN SOLUTION
 # **Model answer.** (1) Random gates send most tokens to a few favourites of each layer: the two first ones get about
-# half of the uses, where even use would give a quarter. A small cache then looks fine. Trained gates were taught to use
-# all experts about equally, so the same cache finds less, though still more than blind draws. The rate of the random model says
-# nothing about any trained one. (2) With four kept, LRU finds a bit more than half and the best possible about three
-# quarters. The gap belongs to the future; a rule that comes nearer needs a forecast, such as the next layer's gate.
-# (3) Then the end is the sum of the transfers and one block: the link never rests, and hiding the computation behind
-# it saves only that. Fewer bytes help: fewer bits for experts, or some experts kept. (4) Because both happen at once.
-# While the disk reads the later chunks, the processor is idle; even a slow computation of the first one shortens the
-# reading. With the slowed disk of the output several of the 12 are computed.
+# half of the uses, where even use would give a quarter. A small cache then looks fine. Trained gates were taught to
+# use all experts about equally, so the same cache finds less, though still more than blind draws. The rate of the
+# random model says nothing about any trained one. (2) With four kept, LRU finds a bit more than half and the best
+# possible about three quarters. The gap belongs to the future; a rule that comes nearer needs a forecast, such as the
+# next layer's gate. (3) Then the end is the sum of the transfers and one block: the link never rests, and hiding the
+# computation behind it saves only that. Fewer bytes help: fewer bits for experts, or some experts kept. (4) Because
+# both happen at once. While the disk reads the later chunks, the processor is idle; even a slow computation of the
+# first one shortens the reading. With the slowed disk of the output several of the 12 are computed.
 #
 # **Rubric.** One point each as in the table above; the numbers must be the student's own.
 # ### END SOLUTION
