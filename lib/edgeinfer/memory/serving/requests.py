@@ -162,7 +162,7 @@ def draw(logits: NDArray[np.float32], request: Request, rng: np.random.Generator
     scaled = (logits.astype(np.float64) - logits.max()) / request.temperature
     chances = np.exp(scaled)
     chances /= chances.sum()
-    order = np.argsort(-chances, kind="stable")
+    order = np.argsort(-logits, kind="stable")
     reach = np.cumsum(chances[order])
     # The token that crosses top_p still belongs to the choice; so there is always at least one.
     kept = int(np.searchsorted(reach, request.top_p * reach[-1])) + 1
