@@ -564,8 +564,9 @@ print(
 # %% [markdown] id="further"
 # ## Go further
 #
-# - **Low rank.** The rounding error is a matrix like any other. ZeroQuant-V2 stores its strongest directions beside the
-#   codes: `kernels.low_rank_compensation`. How many bytes does a rank cost, and is a smaller group a better use of them?
+# - **Low rank.** The rounding error is a matrix like any other. ZeroQuant-V2 stores its strongest directions beside
+#   the codes: `kernels.low_rank_compensation`. How many bytes does a rank cost, and is a smaller group a better use of
+#   them?
 # - **One file, every width.** Any-Precision LLM stores codes whose first k bits are the k-bit model:
 #   `kernels.any_precision_quantize`. Cut *your* 6-bit codes to 3 bits: why is that worse, and what would help?
 # - **Made for the kernel.** Speed Odyssey gives up groups, so that nothing interrupts the integer sum, and repairs the
