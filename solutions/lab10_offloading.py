@@ -48,11 +48,12 @@ rng = np.random.default_rng(seed)
 # Write down numbers before you run anything.
 #
 # 1. Loading a layer takes 3 ms, computing it 1 ms. There are 100 layers and two buffers. How many milliseconds?
-# 2. The same, but ten texts run at once, so computing takes 10 ms. By what factor does the number of tokens a second
-#    grow?
-# 3. Memory gives 4 GB/s, the disk 1 GB/s. A layer has 500 MB. Where should how much of it lie?
-# 4. Half of a model may be read in time. Is every weight read in half of its bits, or half of the weights in all
-#    bits?
+# 2. The same, but ten texts run at once, so computing takes 10 ms. Each pass over the layers writes one token for each
+#    text. By what factor does the number of tokens a second grow?
+# 3. Memory gives 4 GB/s, the disk 1 GB/s, both at once. A layer of 500 MB is wanted as early as possible. How many
+#    MB of it should lie in memory?
+# 4. Half of a model's bytes may be read in time. What loses less: every part in half of its bits, or half of the parts
+#    in all bits and the others in as few as possible? Or something between?
 
 # %% id="my_predictions"
 milliseconds = None
@@ -69,12 +70,12 @@ which_half = None
 # the one that is being computed included.
 #
 # ```
-# buffers = 2     reader     [0][ 1 ]   [2][3]...
+# buffers = 2     reader     [0][ 1 ]  [2]  [3]...
 #                 processor     [  0  ][ 1 ][2]
 # ```
 #
-# - A load begins when the load before it has ended **and** a buffer is free: layer i takes the one of layer i −
-#   buffers.
+# - A load begins when the load before it has ended **and** a buffer is free: layer i takes the one of layer
+#   i − `buffers`, as soon as that layer is computed.
 # - A computation begins when its layer is loaded **and** the layer before it is computed.
 
 
@@ -183,7 +184,8 @@ for batch in (1, 4, 16):
 # What is not in fast memory arrives there in buffers, and for that fast memory needs extra room:
 #
 # - two buffers, each for the passing share of **one** layer's weights,
-# - if any cache lies in slow memory: two buffers, each for **one** sub-batch's keys and values in one layer.
+# - if any cache lies in slow memory: two buffers, each for **all** keys and values of **one** sub-batch in one layer
+#   (not only for their slow share).
 
 
 # %% id="tier_bytes" role="solution"
@@ -247,9 +249,8 @@ lab.check("step_seconds", step_seconds)
 
 # %% [markdown] id="curve_text"
 # With both functions a search is a few lines. A made-up machine: fast memory of some GB, 24 GB of slow memory, a
-# model of
-# 32 layers with 400 MB each. For every size of fast memory, try all policies on a grid and keep the quickest that
-#    fits.
+# model of 32 layers with 400 MB each. For every size of fast memory, try all policies on a grid and keep the quickest
+# that fits.
 
 # %% id="curve" mystnb={"image": {"alt": "Tokens a second against GB of fast memory, two kinds of block."}}
 import matplotlib.pyplot as plt
@@ -416,7 +417,7 @@ print("loss in 2 bits, feed-forward by layer:", np.round(losses[1::2, 0], 3))
 
 # %% [markdown] id="budget_text"
 # The budget: a disk of so many bytes/s, and a time for each layer. The later a shard is needed, the more may have
-# been read.
+# been read. Does the plan for 50% do what you predicted?
 
 # %% id="budget" mystnb={"image": {"alt": "Perplexity against MiB read, planned and uniform bits."}}
 plan = lab.fallback("plan_shards", plan_shards, steps.plan_shards)

@@ -246,7 +246,7 @@ def split_point(read, compute):
     """How many of the missing chunks, from the first on, to compute while the others are read.
 
     read, compute: float64 (C,), seconds for each chunk.
-    Returns n: int, 0 to C, with the least end; of equals the smallest.
+    Returns n: int, 0 to C, so that all is there earliest; of several such n the smallest.
     """
     ### BEGIN SOLUTION
     total = len(read) + 1

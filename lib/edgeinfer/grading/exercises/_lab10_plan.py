@@ -231,8 +231,9 @@ SHARDS = Exercise(
         ),
         Misconception(
             "greedy",
-            "The plan is in time, but another one loses less. Improving one shard after the other can spend bytes that "
-            "a pair of others would use better; keep, for every number of bytes read, the best plan so far.",
+            "The plan is in time, but another one loses less. A limit may be reached exactly, and the least SUM of "
+            "losses counts: improving one shard after the other can spend bytes that a pair of others would use "
+            "better.",
             recognises=_not_best,
         ),
     ],
