@@ -52,7 +52,7 @@ rng = np.random.default_rng(seed)
 #    text. By what factor does the number of tokens a second grow?
 # 3. Memory gives 4 GB/s, the disk 1 GB/s, both at once. A layer of 500 MB is wanted as early as possible. How many
 #    MB of it should lie in memory?
-# 4. Half of a model's bytes may be read in time. What loses less: every part in half of its bits, or half of the parts
+# 4. Half of a model's bytes may be read in time. What loses less: every part in half of its bits, or some of the parts
 #    in all bits and the others in as few as possible? Or something between?
 
 # %% id="my_predictions"
