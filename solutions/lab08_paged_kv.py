@@ -3,8 +3,7 @@
 #
 # Ten people talk to one small machine. The weights are there once, but each conversation has its own **KV cache**, and
 # nobody knows how long it will get. In this lab you give the memory out in blocks, find keys through a table, share
-# what
-# is alike, and decide before every step who is computed.
+# what is alike, and decide before every step who is computed.
 #
 # **You will be able to**
 # - give memory out on demand, all or nothing, and say what reserving in advance costs,
@@ -45,11 +44,10 @@ rng = np.random.default_rng(seed)
 # Write down numbers before you run anything. A wrong guess teaches more than none.
 #
 # 1. A server reserves room for the longest text it allows, 2048 tokens, for every request. Prompts have 160 tokens on
-#    average, answers 320. What share of the reserved memory never holds a token, averaged over time, 0 to 1?
+#    average, answers 320. What share of the reserved memory holds no token, averaged over time, 0 to 1?
 # 2. Now it gives out blocks of 16 tokens as they are needed. What share is wasted?
 # 3. Four answers are drawn from one prompt of 100 tokens, 20 tokens each. How many blocks of 16 do they need
-#   together, if
-#    they share whatever can be shared?
+#    together, if they share whatever can be shared?
 
 # %% id="my_predictions"
 waste_when_reserving = None
@@ -109,8 +107,10 @@ lab.check("grow_table", grow_table)
 
 # %% [markdown] id="waste_text"
 # Let the trace grow token by token, with your function, and compare what is held with what is used. The last block
-# of a
-# sequence is the only one with empty places: on average half a block.
+# of a sequence is the only one with empty places: on average half a block.
+#
+# Two ways to reserve in advance are printed below it: room for the longest text that is allowed, and an **oracle**, a
+# server that knows how long each request will get and reserves just that, from its first token on.
 
 # %% id="waste"
 grow = lab.fallback("grow_table", grow_table, steps.grow_table)
@@ -156,7 +156,7 @@ _ = figures.plot(
 #
 # Keys and values of a sequence no longer lie in a row. One query, one head: find the keys of the first `length` tokens
 # through the table, and weigh the values by the softmax of $q \cdot k / \sqrt{D}$. Behind `length` stands what others
-# have left.
+# have left. Scores may be large: in float32, $e^{100}$ is infinite already.
 
 
 # %% id="attend_blocks" role="solution"
@@ -291,10 +291,9 @@ print(f"without sharing: {alone}; copies made: {copies}; saved: {1 - in_use[-1] 
 # ### Exercise 4: prompts that begin alike
 #
 # Many prompts begin with the same instructions. Their keys are in the pool already, if the blocks of an earlier
-# request
-# were kept. Each kept block is full; `contents` holds its tokens and `parent` the block that came before it in its
-# text.
-# A key depends on **all** tokens before it. So the same words after another beginning are *not* the same block.
+# request were kept. Each kept block is full; `contents` holds its tokens and `parent` the block that came before it in
+# its text. A key depends on **all** tokens before it. So the same words after another beginning are *not* the same
+# block, and the same words after the same beginning are kept only once.
 #
 # ```
 # contents  0: [a b]  1: [c d]  2: [x y]  3: [c d]        parent [-1, 0, -1, 2]
@@ -352,8 +351,9 @@ for block_size in (4, 16, 64):
 # A **static** batch starts together and ends together: whoever is done waits for the longest answer, and whoever comes
 # waits outside. **Continuous batching** decides before *every* step. A step computes at most `budget` tokens:
 #
-# - requests that are *decoding* come first, one token each;
-# - what is left goes to prompts, in order of arrival; the last one may get a part only (**chunked prefill**).
+# - requests that are *decoding* come first, one token each, in order of arrival;
+# - what is left goes to prompts, in order of arrival; the last one that gets any may get a part only (**chunked
+#   prefill**).
 #
 # ```
 # missing [40, 1, 7, 1]   decoding [no, yes, no, yes]   budget 16   -> [14, 1, 0, 1]
@@ -382,9 +382,9 @@ def plan_step(missing, decoding, budget):
 lab.check("plan_step", plan_step)
 
 # %% [markdown] id="batching_text"
-# The same requests, two servers of eight places. Time is counted in steps of the model (**simulated**: a step costs
-# one
-# unit, however many tokens it has; at small batches, where weights are the bulk of what is read, that is nearly true).
+# The same requests, two servers that run at most eight at once. Time is counted in steps of the model (**simulated**: a
+# step costs one unit, however many tokens it has; at small batches, where weights are the bulk of what is read, that is
+# nearly true).
 
 # %% id="batching"
 plan = lab.fallback("plan_step", plan_step, steps.plan_step)
@@ -429,8 +429,9 @@ for name, waited in (("static", static()), ("continuous", continuous())):
 #
 # ### What fits into a pool
 #
-# The library's block manager does all of this at once, and its invariants can be checked. One pool of 16,384 places,
-# everybody waits from the start. How many requests run at once?
+# The library's block manager does all of this at once, and its invariants can be checked. One pool with room for
+# 16,384 tokens, everybody waits from the start. How many requests run at once? If no block is free, the latest request
+# steps back: it gives all of its blocks back and is read again later.
 
 # %% id="fits"
 results = {way: usage.serve(requests, way, 16_384, longest=longest) for way in ("longest text", "oracle", "blocks")}

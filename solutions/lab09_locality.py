@@ -51,8 +51,9 @@ rng = np.random.default_rng(seed)
 # each of 256 numbers of two bytes: 1.5 KiB. Its activation is a ReLU, so a neuron whose gate is not above zero adds
 # nothing.
 #
-# 1. What share of the neurons does a token use, on average over the layers?
-# 2. You keep what the last four tokens used. What share of the neurons that a token uses must still be read?
+# 1. What share of the neurons does a token use, on average over the layers, 0 to 1?
+# 2. You keep what the last four tokens used. What share of the neurons that a token uses must still be read,
+#    0 to 1?
 # 3. A drive reads blocks of 4 KiB. How many bytes cross from it at most when you read one neuron of 1.5 KiB?
 # 4. Neurons that fire together are placed side by side. How many times fewer reads?
 
@@ -116,7 +117,8 @@ lab.check("bundle_neurons", bundle_neurons)
 
 # %% [markdown] id="bundle_text"
 # Is it still the same network? And what does it cost to read 50 neurons of one layer, from a real file, past the page
-# cache? (`ColdFile` counts the requests and the bytes that really cross, in blocks of 4 KiB.)
+# cache? (`ColdFile` counts the requests and the bytes that really cross, in blocks of 4 KiB.) The file of three
+# matrices holds down transposed already, so a neuron takes 3 reads there; as in the checkpoint it would take 258.
 
 # %% id="bundle_file"
 bundle = lab.fallback("bundle_neurons", bundle_neurons, steps.bundle_neurons)
@@ -209,7 +211,8 @@ for window in (0, 1, 2, 4, 8, 16):
 # - neither has two neighbours yet, and
 # - they are not two ends of the same piece (that would close a ring).
 #
-# When every pair was offered, one path is left. (Any order passes whose neighbours fire together 95 % as often.)
+# When every pair was offered, also those that never fire together, one path is left. (Any other order passes too if its
+# neighbours fire together at least 95 % as often as in this path.)
 
 
 # %% id="path_of_neurons" role="solution"
@@ -286,8 +289,9 @@ lab.check("merge_reads", merge_reads)
 # %% [markdown] id="measure_text"
 # ## Measure
 #
-# Now all of it, on real files. Two of them hold the eight layers in bundles: in the order of the checkpoint, and in
-# yours (found in the training text). The held-out text is read token by token, cold.
+# Now all of it, on real files. Three of them hold the eight layers in bundles: in the order of the checkpoint, sorted
+# by how often a neuron fires, and in your order (the last two found in the training text). The held-out text is read
+# token by token, cold.
 
 # %% id="files"
 path = lab.fallback("path_of_neurons", path_of_neurons, steps.path_of_neurons)
@@ -367,9 +371,13 @@ plt.show()
 # one row may hold half of all entries. Equal numbers of **entries** are none either: a thousand empty rows have no
 # entry, and yet each must write a zero.
 #
-# GPU Merge Path counts both. A step is *one entry*, or *the end of a row*. The walk begins at (row 0, entry 0). It
-# takes entries while the row has any left; as soon as it has none, it ends the row. Cut the walk into parts of equal
-# length, wherever a cut falls, even in the middle of a row.
+# The matrix is stored in **CSR** form (compressed sparse rows): all entries row after row, and row i has the entries
+# from `row_offsets[i]` up to, not including, `row_offsets[i + 1]`.
+#
+# GPU Merge Path counts both, rows and entries. A step is *one entry*, or *the end of a row*. The walk begins at (row 0,
+# entry 0). It takes entries while the row has any left; as soon as it has none, it ends the row. Cut the walk into
+# parts of equal length, wherever a cut falls, even in the middle of a row. A cut is written (row, entry): how many rows
+# are ended, and how many entries of the whole matrix are taken.
 #
 # ```
 # row_offsets  0 2 2 5       rows of 2, 0 and 3 entries: 3 + 5 = 8 steps
@@ -481,6 +489,7 @@ for shape, tile in (
 # 3. A gap of 2 hardly costs bytes with neurons of 1.5 KiB and costs many with 12 KiB. Why?
 # 4. In a product with one column, why does no tile help? What does that say about decoding? SpeedLoader reads a layer
 #    less than once for each token all the same: how? And why can HeteroLLM divide such a product by outputs only?
+#    (Both are told in the chapter *Locality*.)
 #
 # | points | for |
 # | --- | --- |

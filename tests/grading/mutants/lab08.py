@@ -357,6 +357,11 @@ wrong_search("too_careful", "one-block-too-few", blocks=lambda t, b: max(0, t //
 wrong_search("one_block", "first-block-only", blocks=lambda t, b: min(1, (t - 1) // b))
 wrong_search("any_word", "one-token-is-enough", same=lambda c, p: (c == p).any(1))
 wrong_search("first_word", "compares-first-tokens", same=lambda c, p: c[:, 0] == p[0])
+wrong_search(
+    "same_tokens_in_any_order",
+    "order-of-tokens-ignored",
+    same=lambda c, p: np.array([sorted(row) == sorted(p.tolist()) for row in c.tolist()], bool),
+)
 wrong_search("how_many_tokens", "counts-tokens", give=lambda f, b: len(f) * b)
 wrong_search("the_last", "last-block-only", give=lambda f, b: f[-1] if f else -1)
 wrong_search("from_the_end", "blocks-backwards", give=lambda f, b: np.array(f[::-1], int))

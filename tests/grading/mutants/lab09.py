@@ -108,9 +108,13 @@ for name, function, named in (
         lambda a, w: np.array([a[max(0, t - w) : t].any(0) & ~a[t] for t in range(len(a))]),
         "drops-instead",
     ),
-    ("negative_slice", lambda a, w: loads(a, w, lambda t: a[t - w : t].any(0)), ""),
+    (
+        "negative_slice",
+        lambda a, w: loads(a, w, lambda t: a[t - w : t].any(0)),
+        "window-before-the-first-token",
+    ),
     ("looks_ahead", future, ""),
-    ("this_token_included", lambda a, w: loads(a, w, lambda t: a[max(0, t - w) : t + 1].any(0)), ""),
+    ("this_token_included", lambda a, w: loads(a, w, lambda t: a[max(0, t - w) : t + 1].any(0)), "counts-itself"),
     ("all_not_any", lambda a, w: loads(a, w, lambda t: a[max(0, t - w) : t].all(0)), ""),
 ):
     add("neurons_to_load", function, name, named)
@@ -123,8 +127,8 @@ def pair_counts(active):
     return fired.T @ fired
 
 
-def greedy(active, key=lambda count: -count):
-    counts = pair_counts(active)
+def greedy(active, key=lambda count: -count, count=pair_counts):
+    counts = count(active)
     beside = {n: [] for n in range(len(counts))}
     root = list(range(len(counts)))
 
@@ -201,6 +205,8 @@ for name, function, named in (
     ("places", lambda a: np.argsort(greedy(a)), "place-instead-of-neuron"),
     ("weakest_pairs", lambda a: greedy(a, key=lambda count: count), "weakest-first"),
     ("halves_exchanged", lambda a: np.r_[greedy(a)[::2], greedy(a)[1::2]], ""),
+    ("counted_in_8_bits", lambda a: greedy(a, lambda n: -int(n), lambda a: a.astype("u1").T @ a.astype("u1")), ""),
+    ("whether_not_how_often", lambda a: greedy(a, lambda n: -int(n), lambda a: a.T @ a), ""),
     ("one_short", lambda a: greedy(a)[:-1], ""),
     ("random", lambda a: np.random.default_rng(0).permutation(a.shape[1]), ""),
 ):
@@ -253,6 +259,17 @@ def unsorted(places, gap):
     return np.array([p.min() for p in pieces]), np.array([p.max() - p.min() + 1 for p in pieces])
 
 
+def differences(places, gap):
+    starts, counts = [], []
+    for place in places.tolist():
+        if starts and place <= starts[-1] + counts[-1] + gap:
+            counts[-1] = place - starts[-1] + 1
+        else:
+            starts.append(place)
+            counts.append(1)
+    return np.array(starts, int), np.array(counts, int)
+
+
 def wanted_inside(starts, counts, places, gap):
     return starts, np.array(
         [((places >= s) & (places < s + c)).sum() for s, c in zip(starts, counts, strict=True)], int
@@ -269,6 +286,7 @@ for name, function, named in (
     ("reads_the_gap_too", change(lambda s, c, p, g: (s, c + g)), "reads-past-the-end"),
     ("everything", lambda p, g: merged(p, 10**9), "one-big-read"),
     ("as_they_came", unsorted, ""),
+    ("differences_as_they_came", differences, "places-not-sorted"),
     ("last_read_lost", change(lambda s, c, p, g: (s[:-1], c[:-1])), ""),
     ("falling", change(lambda s, c, p, g: (s[::-1], c[::-1])), ""),
     ("a_place_early", change(lambda s, c, p, g: (s - 1, c + 1)), ""),
@@ -332,7 +350,12 @@ for name, function, named in (
     ("exchanged", lambda r, n: split(r, n)[:, ::-1], "entry-first"),
     ("rest_in_the_last", lambda r, n: split(r, n, lambda p, t: t if p == n else p * (t // n)), "remainder-last"),
     ("ceiling", lambda r, n: split(r, n, lambda p, t: -(-p * t // n)), "rounded-up"),
-    ("right_side", lambda r, n: split(r, n, side="right"), ""),
+    ("right_side", lambda r, n: split(r, n, side="right"), "next-step-counted"),
+    (
+        "from_the_row",
+        lambda r, n: split(r, n) - np.c_[0 * split(r, n)[:, 0], r[split(r, n)[:, 0]]],
+        "entry-within-its-row",
+    ),
     ("no_last_point", lambda r, n: split(r, n)[:-1], ""),
     ("rounded", lambda r, n: split(r, n, lambda p, t: round(p * t / n)), ""),
     ("steps_not_entries", lambda r, n: np.stack([split(r, n)[:, 0], split(r, n).sum(1)], 1), ""),

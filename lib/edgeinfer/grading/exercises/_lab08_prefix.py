@@ -50,6 +50,8 @@ def _cases(rng: np.random.Generator) -> list[Args]:
         ]
         miss = np.concatenate([a[:size], tail, rng.integers(60, 90, size - 2), a[2 * size : 4 * size]])
         cases.append((miss, contents, parent))
+        turned = np.concatenate([a[:size], a[size : 2 * size][::-1], a[2 * size : 4 * size]])
+        cases.append((turned, contents, parent))  # the second block's tokens in another order
     return [*cases, (np.arange(9), np.zeros((0, 4), np.int64), np.zeros(0, np.int64))]
 
 
@@ -176,6 +178,11 @@ PREFIX = Exercise(
             "compares-first-tokens",
             "Only the first token of each block is compared; all B must agree.",
             produces=partial(_mistaken, compare="first token"),
+        ),
+        Misconception(
+            "order-of-tokens-ignored",
+            "The same tokens in another order are another text: compare place by place, not sets or sums.",
+            produces=partial(_mistaken, compare="set"),
         ),
         Misconception(
             "counts-tokens",

@@ -59,7 +59,7 @@ BUNDLE = Exercise(
             recognises=lambda args, got, want: np.array_equal(np.sort(got[0], 0), np.sort(want[0], 0)),
         ),
     ],
-    hint="np.concatenate along axis 1, with down transposed.",
+    hint="Which axis counts the neurons in gate, and which in down? Every neuron gets one row, in float32.",
     points=1,
 )
 
@@ -98,6 +98,10 @@ def _around(active: np.ndarray, window: int) -> np.ndarray:
 
 def _dropped(active: np.ndarray, window: int) -> np.ndarray:
     return np.array([active[max(0, t - window) : t].any(0) & ~active[t] for t in range(len(active))])
+
+
+def _negative(active: np.ndarray, window: int) -> np.ndarray:
+    return np.array([active[t] & ~active[t - window : t].any(0) for t in range(len(active))])
 
 
 WINDOW = Exercise(
@@ -144,6 +148,17 @@ WINDOW = Exercise(
             produces=_around,
         ),
         Misconception(
+            "window-before-the-first-token",
+            "The first `window` tokens read all they use. There t - window is below zero, and a negative place counts "
+            "from the END of the array, so the slice is empty or wrong. The window begins at token 0 at the earliest.",
+            produces=_negative,
+        ),
+        Misconception(
+            "counts-itself",
+            "Nothing is ever read: the token itself is in your window. Only the tokens BEFORE it have left something.",
+            produces=lambda active, window: np.zeros_like(active),
+        ),
+        Misconception(
             "drops-instead",
             "This marks neurons that are held but not used. Asked is what must be read: used and not held.",
             produces=_dropped,
@@ -154,7 +169,8 @@ WINDOW = Exercise(
             produces=lambda active, window: active.copy(),
         ),
     ],
-    hint="For each token: held = active[max(0, t - window):t].any(axis=0); load = active[t] & ~held.",
+    hint="For token t: which rows of `active` are its window, and how many of them are there for the first tokens? A "
+    "neuron is read if it is used in row t and in none of those rows.",
     points=2,
 )
 
@@ -173,7 +189,11 @@ def _order_cases(rng: np.random.Generator) -> list[Args]:
         cases.append((fired | (rng.random(fired.shape) < noise),))
     # A neuron that never fires, and very small layers.
     cases[0][0][:, 3] = False
-    return [*cases, (rng.random((30, 1)) < 0.5,), (np.ones((4, 2), bool),)]
+    small = [(rng.random((30, 1)) < 0.5,), (np.ones((4, 2), bool),)]
+    # A long text: pairs fire together more often than an 8-bit number can count.
+    kind = rng.permutation(np.repeat(np.arange(5), 6))
+    fired = (rng.random((1500, 5)) < 0.25)[:, kind] & (rng.random((1500, 30)) < rng.uniform(0.75, 1.0, 30))
+    return [*cases, *small, (fired | (rng.random(fired.shape) < 0.03),)]
 
 
 def _counts(active: np.ndarray) -> np.ndarray:
@@ -290,9 +310,8 @@ ORDER = Exercise(
             recognises=_weaker_than_chance,
         ),
     ],
-    hint="counts = fired.T @ fired; go through the pairs by falling count and join two if neither has two neighbours "
-    "yet "
-    "and they are not in the same piece already.",
+    hint="In how many tokens do both neurons of a pair fire? Look at a few of your counts: a product of bool arrays "
+    "says only whether there is one, and 8 bits count to 255. Which pair is offered first, and when is it turned down?",
     points=3,
 )
 
@@ -333,6 +352,13 @@ def _wanted_only(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
 def _wider(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
     starts, counts = _merged(places, gap)
     return starts, counts + gap
+
+
+def _unsorted(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    if not len(places):
+        return places, places
+    pieces = np.split(places, np.flatnonzero(np.diff(places) > gap + 1) + 1)
+    return np.array([p[0] for p in pieces]), np.array([p[-1] - p[0] + 1 for p in pieces])
 
 
 def _one_read(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
@@ -381,6 +407,11 @@ READS = Exercise(
             "one-too-short",
             "Every read ends one place too early: from place 3 to place 6 there are four.",
             produces=partial(_merged, short=1),
+        ),
+        Misconception(
+            "places-not-sorted",
+            "The places come in any order. Neighbours in the list need not be neighbours in the file.",
+            produces=_unsorted,
         ),
         Misconception(
             "reads-past-the-end",

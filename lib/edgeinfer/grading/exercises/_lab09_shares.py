@@ -65,6 +65,20 @@ def _whole_rows(row_offsets: np.ndarray, parts: int) -> np.ndarray:
     return np.stack((points[:, 0], np.asarray(row_offsets)[points[:, 0]]), 1)
 
 
+def _one_end_more(row_offsets: np.ndarray, parts: int) -> np.ndarray:
+    points = _walk(row_offsets, parts)
+    for point in points:
+        if point[0] < len(row_offsets) - 1 and row_offsets[point[0] + 1] == point[1]:  # the next step ends a row
+            point += (1, -1)
+    return points
+
+
+def _in_the_row(row_offsets: np.ndarray, parts: int) -> np.ndarray:
+    points = _walk(row_offsets, parts)
+    points[:, 1] -= np.asarray(row_offsets)[points[:, 0]]
+    return points
+
+
 def _rest_last(p: int, total: int, parts: int) -> int:
     return total if p == parts else p * (total // parts)
 
@@ -115,14 +129,24 @@ SPLIT = Exercise(
             produces=partial(_walk, cut=lambda p, total, parts: -(-p * total // parts)),
         ),
         Misconception(
+            "next-step-counted",
+            "A row that ends in the step right behind the cut counts as ended here. Steps are numbered from 0: after s "
+            "steps, the steps 0 to s - 1 are done.",
+            produces=_one_end_more,
+        ),
+        Misconception(
+            "entry-within-its-row",
+            "Your entries are counted from the beginning of their row. Count them from the beginning of the matrix.",
+            produces=_in_the_row,
+        ),
+        Misconception(
             "entry-first",
             "The two numbers of a point are exchanged: row first, then entry.",
             produces=lambda row_offsets, parts: _walk(row_offsets, parts)[:, ::-1],
         ),
     ],
-    hint="Row i ends in step number row_offsets[i + 1] + i (from 0). How many of these numbers lie below the step of "
-    "the "
-    "cut? The rest of the steps took entries.",
+    hint="Which steps come before the end of row i: how many entries, and how many ends of rows? That is the number of "
+    "its step (from 0). How many rows end before the cut? The rest of the steps took entries.",
     points=3,
 )
 
@@ -247,8 +271,7 @@ TRAFFIC = Exercise(
             produces=partial(_formula, largest=True),
         ),
     ],
-    hint="A is read once per tile column of C, B once per tile row, C is written once. Which of the three tile sizes "
-    "does "
-    "not matter for `moved`?",
+    hint="Take one tile of C. Which part of A and which part of B pass by until it is done? How many tiles of C need "
+    "the same part? Which of the three tile sizes does not matter for `moved`?",
     points=3,
 )  # fmt: skip
