@@ -280,5 +280,5 @@ def pre_gated_moe() -> Evidence:
     holds = quality["trained"] < 1.02 * own < quality["shifted, untrained"] * 1.02 and early.waiting < late.waiting
     return Evidence(
         claim, results, holds,
-        "the first block's experts are still waited for; only gates are trained here, the paper trains the model",
+        "the first block's experts are still waited for; only the gates are trained here, for a few seconds",
     )  # fmt: skip
