@@ -36,13 +36,15 @@ rng = np.random.default_rng(seed)
 # %% [markdown] id="predict"
 # ## Predict
 #
-# Write down numbers before you run anything. The model has 8 layers and 4 key-value heads in each, so 32 units that
-# could share their queries and keys.
+# Write down numbers before you run anything. The model has 8 layers and 4 key-value heads in each. A *unit* is one of
+# these heads with the query heads that read it: 32 units. One *borrows* if it uses the query and key weights of another
+# unit instead of its own.
 #
 # 1. How alike are the two most similar units (cosine)?
 # 2. The perplexity is about 14 on this text. What is it when 8 of 32 units borrow from the most similar other one?
 # 3. Eight blocks run twice each; two fit in the cache. How many loads for a token, if each runs twice in a row?
-# 4. A matrix is cut into tiles of 1 x 4, all of them multiples of 64 sources. How large is the relative error?
+# 4. A matrix is cut into tiles of 1 x 4, and each is replaced by the nearest multiple of any of 64 sources. How
+#    large is the relative error?
 
 # %% id="my_predictions"
 largest_cosine = None
@@ -72,7 +74,9 @@ print(f"perplexity {plain:.2f}; {len(queries)} units, queries {queries.shape[1:]
 #
 # Two heads that look for the same thing have query weights and key weights that point the same way. How *long* they are
 # shall not matter, and the many numbers of the queries shall not drown the fewer ones of the keys: so one cosine for
-# each, and the mean of both.
+# each (dot product divided by both lengths), and the mean of both.
+#
+# (The cell after a check uses your function if the check passed, else the library's, and says so.)
 
 
 # %% id="head_similarity" role="solution"
@@ -116,14 +120,14 @@ print(f"with 8 borrowers you predicted {perplexity_with_eight}")
 # ### Exercise 2: one factor for all layers
 #
 # LightFormer writes every layer's matrix as `left[l] @ right` and stores `right` once. Which `right` is best for all
-# layers together, in the sense of least squares? Return the matrices themselves, so that signs do not matter.
+# layers together, in the sense of least squares? Return the products: many pairs of factors have the same.
 
 
 # %% id="common_factor" role="solution"
 def common_factor(weights, rank):
     """The layers' matrices with one input factor for all.
 
-    weights: float32 (layers, N, K).   rank: int.
+    weights: float32 (layers, N, K), K inputs.   rank: int, from 1 to min(layers * N, K).
     Returns close: float (layers, N, K), left[l] @ right with one right (rank, K), smallest sum of squared errors.
     """
     ### BEGIN SOLUTION
@@ -174,7 +178,7 @@ def count_loads(order, room):
     """How often a block must be fetched.
 
     order: int (T,), blocks in the order they run; T may be 0.   room: int >= 1, blocks that fit in the cache.
-    Returns loads: int.
+    Returns loads: int. The cache is empty at first, so the first use of a block is a load.
     """
     ### BEGIN SOLUTION
     by_age, loads = [], 0
@@ -226,7 +230,7 @@ def derive_tiles(tiles, sources):
     """The source and the scale of each tile.
 
     tiles: float32 (n, d), one flattened tile a row.   sources: float32 (S, d), none all zero.
-    Returns index: int (n,), scale: float (n,), for which |tile - scale * sources[index]| is smallest.
+    Returns index: int (n,), scale: float (n,), for which |tile - scale * sources[index]| is smallest; at a tie any.
     """
     ### BEGIN SOLUTION
     products = tiles @ sources.T
@@ -244,7 +248,8 @@ lab.check("derive_tiles", derive_tiles)
 # ## Measure
 #
 # Sources drawn from the matrix, against sources that were improved by k-means. Bytes include the sources, the scales
-# and the indices. Multiplications count each source once per column of tiles.
+# and the indices. Multiplications are in percent of the plain product with one vector: in each column of tiles every
+# source meets its piece of the vector once, and then each tile only scales what its source gave.
 
 
 # %% id="derive_measure"

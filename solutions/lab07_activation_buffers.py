@@ -103,6 +103,8 @@ for number in range(10, 16):
 # step 3   reads 0    writes 2
 # step 4   reads -    writes 2
 # ```
+#
+# (The cell after a check uses your function if the check passed, else the library's, and says so.)
 
 
 # %% id="lifetimes" role="solution"
@@ -112,7 +114,7 @@ def lifetimes(reads, writes, result):
     reads: int (S, R), the buffers that step s reads; -1 fills up.   writes: int (S,), the buffer that step s writes: a
     new one, or one that is alive.   result: int, the buffer that is returned: it lives to step S - 1.
     Returns first: int (B,), last: int (B,), both included, with B = max(writes) + 1. A buffer that nobody reads ends
-    with the step that writes it.
+    with the last step that writes it.
     """
     ### BEGIN SOLUTION
     count, steps = int(writes.max()) + 1, len(writes)
@@ -140,8 +142,6 @@ print(f"a buffer lives for {np.median(span):.0f} steps (median); the longest for
 # ### Exercise 2: the floor
 #
 # Add up what is alive in each step. The largest sum is a floor: no arena can be smaller.
-#
-# (From here on, a cell uses your function if its check passed, else the library's, and says so.)
 
 
 # %% id="live_bytes" role="solution"
@@ -177,8 +177,9 @@ print(f"floor {floor / 1e6:.2f} MB at {steps_shown[int(counted.argmax())]!r}  (y
 #
 # Now the offsets. Two buffers that are alive in one step must not share a byte; those that never meet may lie in the
 # same place. **Best fit, largest first**: take the largest buffer that has no place. Look at those with a place that
-# meet it in time. Between them are gaps: from the end of one (the highest end so far) to the beginning of the next. It
-# goes into the smallest gap that holds it; if none does, behind the last end.
+# meet it in time, from the lowest up. Gaps are before the first of them, from byte 0 on, and between them: from the
+# highest end so far to the beginning of the next. It goes into the smallest gap that holds it; if none does, behind the
+# highest end. (If it meets none, at 0.)
 #
 # ```
 # already there (and alive at the same time):   0..64   128..192   320..384
@@ -258,9 +259,9 @@ print(f"best fit missed the optimum in {missed} of 40 lists")
 # ### Exercise 4: one list for any length
 #
 # A list that was recorded for one length is of no use for another. But most of its integers do not depend on the
-# length, and the others are lines: a stride of 512, a size of 1024 n, a slice that ends at n + 1. So: record three
-# times, find a and b from two recordings, and use the third to check. EdgeLLM calls this a stream of instructions with
-# a field for the tokens; Transformer-Lite plans its buffers with such expressions.
+# length n, and the others are lines a + b n: a size of 1024 n, a slice that ends at n + 1. (A stride of 512 is a line,
+# too, with b = 0.) So: record three times, find a and b from two recordings, and use the third to check. EdgeLLM calls
+# this a stream of instructions with a field for the tokens; Transformer-Lite plans its buffers with such expressions.
 #
 # ```
 # n =      8    12    20

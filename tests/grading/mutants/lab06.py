@@ -46,6 +46,10 @@ def centred(p):
     return flat(p) - flat(p).mean(1, keepdims=True)
 
 
+def mean_of_rows(p):
+    return np.mean([unit(p[:, row]) @ unit(p[:, row]).T for row in range(p.shape[1])], axis=0)
+
+
 for name, function, named in (
     ("products", lambda q, k: (flat(q) @ flat(q).T + flat(k) @ flat(k).T) / 2, "not-normalised"),
     (
@@ -62,6 +66,7 @@ for name, function, named in (
         lambda q, k: (unit(centred(q)) @ unit(centred(q)).T + unit(centred(k)) @ unit(centred(k)).T) / 2,
         "correlation",
     ),
+    ("row_by_row", lambda q, k: (mean_of_rows(q) + mean_of_rows(k)) / 2, "row-by-row"),
     ("columns", lambda q, k: unit(q).T @ unit(q), ""),
     ("distances", lambda q, k: 1 - (unit(q) @ unit(q).T + unit(k) @ unit(k).T) / 2, ""),
     ("multiplied", lambda q, k: (unit(q) @ unit(q).T) * (unit(k) @ unit(k).T), ""),
@@ -115,6 +120,11 @@ for name, function, named in (
     ("on_the_left", lambda w, r: outputs(w, r), "output-side"),
     ("smallest", lambda w, r: onto_first(w, np.linalg.eigh(tall(w).T @ tall(w))[1][:, :r]), "smallest-kept"),
     ("normalised", lambda w, r: onto(w, tall(of_one_size(w)), slice(r)), "layers-normalised"),
+    (
+        "components",
+        lambda w, r: onto(w - w.mean((0, 1)), tall(w - w.mean((0, 1))), slice(r)) + w.mean((0, 1)),
+        "centred",
+    ),
     ("more", lambda w, r: onto(w, tall(w), slice(r + 1)), "one-too-many"),
     ("fewer", lambda w, r: onto(w, tall(w), slice(r - 1)), "one-too-few"),
     ("untouched", lambda w, r: w.copy(), ""),
@@ -163,12 +173,25 @@ def simulate(order, room, out=0, young=True):
     return loads
 
 
+def newest_dropped(order, room):
+    held, loads = [], 0
+    for b in order.tolist():
+        if b in held:
+            held.remove(b)
+        else:
+            loads += 1
+            del held[room - 1 :]
+        held.append(b)
+    return loads
+
+
 for name, function, named in (
     ("distinct", lambda o, r: len(np.unique(o)), "each-once"),
     ("all_runs", lambda o, r: len(o), "no-cache"),
     ("changes", lambda o, r: simulate(o, 1), "one-block-room"),
     ("hits", lambda o, r: len(o) - simulate(o, r), "hits-counted"),
     ("fifo", lambda o, r: simulate(o, r, young=False), "first-in-first-out"),
+    ("mru_with_uses", lambda o, r: newest_dropped(o, r), "most-recent-dropped"),
     ("mru", lambda o, r: simulate(o, r, -1, young=False), "most-recent-dropped"),
     ("larger", lambda o, r: simulate(o, r + 1), "room-plus-one"),
     ("smaller", lambda o, r: simulate(o, r - 1), "room-minus-one"),
@@ -213,6 +236,7 @@ def choose(tiles, sources, rule="error", scale="least"):
         "least": best,
         "positive": best,
         "lengths": np.sqrt(length / power),
+        "signed lengths": np.sign(dot) * np.sqrt(length / power),
         "undivided": dot,
         "half": dot / np.sqrt(power),
         "ratios": (t / s).mean(-1),
@@ -228,6 +252,7 @@ for name, function, named in (
     ("one_way", lambda t, s: choose(t, s, "one way"), "negative-forgotten"),
     ("positive", lambda t, s: choose(t, s, scale="positive"), "never-negative"),
     ("lengths", lambda t, s: choose(t, s, scale="lengths"), "length-ratio"),
+    ("signed_lengths", lambda t, s: choose(t, s, scale="signed lengths"), "length-ratio"),
     ("undivided", lambda t, s: choose(t, s, scale="undivided"), "not-divided"),
     ("half_divided", lambda t, s: choose(t, s, scale="half"), "divided-by-length"),
     ("ratios", lambda t, s: choose(t, s, scale="ratios"), "mean-ratio"),

@@ -228,7 +228,7 @@ def fit(size, first, last, *, order=None, touch=True, gaps="best", ends=True):
         if gaps == "none" or not found:
             offsets[i] = end
         else:
-            offsets[i] = min(found)[1] if gaps == "best" else found[0][1]
+            offsets[i] = {"best": min, "largest": max}.get(gaps, lambda all_of_them: all_of_them[0])(found)[1]
         placed.append(i)
     return offsets
 
@@ -294,6 +294,16 @@ def smallest_first(size, first, last):
 @mutants.wrong("place", named="too-large")
 def in_order_of_time(size, first, last):
     return fit(size, first, last, order=lambda i: first[i], gaps="none")
+
+
+@mutants.wrong("place", named="too-large")
+def first_gap_that_holds_it(size, first, last):
+    return fit(size, first, last, gaps="first")
+
+
+@mutants.wrong("place", named="too-large")
+def largest_gap(size, first, last):
+    return fit(size, first, last, gaps="largest")
 
 
 @mutants.wrong("place", named="shares-bytes")
@@ -389,6 +399,12 @@ def constants_apart(n, values):
     return lines(n, values, fixed=False)
 
 
+@mutants.wrong("fields", named="fixed-is-no-line")
+def constants_apart_with_leftovers(n, values):
+    a, b, line = lines(n, values)
+    return a, b, line & (b != 0)
+
+
 @mutants.wrong("fields", named="leftovers")
 def without_zeros(n, values):
     return lines(n, values, zero=False)
@@ -399,6 +415,23 @@ def with_floats(n, values):
     b = (values[1] - values[0]) / (n[1] - n[0])
     a = values[0] - b * n[0]
     line = np.isclose(a + b * n[2], values[2])
+    return np.where(line, a, 0).astype(int), np.where(line, b, 0).astype(int), line
+
+
+@mutants.wrong("fields", named="fractions")
+def with_floats_rounded(n, values):
+    b = (values[1] - values[0]) / (n[1] - n[0])
+    a = values[0] - b * n[0]
+    line = np.isclose(a + b * n[2], values[2], rtol=1e-12)
+    return np.where(line, a, 0).round().astype(int), np.where(line, b, 0).round().astype(int), line
+
+
+@mutants.wrong("fields", named="rounded")
+def in_float32(n, values):
+    n, values = n.astype(np.float32), values.astype(np.float32)
+    b = (values[1] - values[0]) / (n[1] - n[0])
+    a = values[0] - b * n[0]
+    line = (a + b * n[2] == values[2]) & (b == np.rint(b))
     return np.where(line, a, 0).astype(int), np.where(line, b, 0).astype(int), line
 
 
@@ -413,7 +446,7 @@ def least_squares(n, values):
     return np.rint(a).astype(int), np.rint(b).astype(int), np.ones(values.shape[1], bool)
 
 
-@mutants.wrong("fields")
+@mutants.wrong("fields", named="exchanged")
 def a_and_b_swapped(n, values):
     a, b, line = lines(n, values)
     return b, a, line
@@ -533,7 +566,22 @@ def whole_pieces_only(scores, values, phi, low, high, split):
     return out, sums[: max(1, len(scores) // split)], again
 
 
-@mutants.wrong("unified_softmax")
+@mutants.wrong("unified_softmax", named="maximum-of-each-piece")
+def own_maximum_for_every_piece(scores, values, phi, low, high, split):
+    x, again = scores.astype(float), bool(((scores - phi > high) | (scores - phi < low)).any())
+    shift = np.repeat([x[p : p + split].max() for p in range(0, len(x), split)], split)[: len(x)]
+    return pieces(x - shift, values, 0.0, split, True) if again else pieces(x, values, phi, split, False)
+
+
+@mutants.wrong("unified_softmax", named="single-precision")
+def in_float32_throughout(scores, values, phi, low, high, split):
+    again = bool(((scores - phi > high) | (scores - phi < low)).any())
+    with np.errstate(all="ignore"):
+        w = np.exp(scores - np.float32(scores.max() if again else phi))
+        return w @ values / w.sum(), np.array([w[p : p + split].sum() for p in range(0, len(w), split)]), again
+
+
+@mutants.wrong("unified_softmax", named="score-for-difference")
 def checks_the_score_not_the_difference(scores, values, phi, low, high, split):
     again = bool(((scores > high) | (scores < low)).any())
     return pieces(scores, values, scores.max() if again else phi, split, again)

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
+from edgeinfer.grading.exercise import Args, Arrays, Exercise, Misconception, Returns
 
 # ---------------------------------------------------------------- common_factor
 
@@ -39,6 +39,13 @@ def _factor(
     rank = max(rank + extra, 0)
     basis = vectors[:, :rank] if smallest else vectors[:, vectors.shape[1] - min(rank, vectors.shape[1]) :]
     return w @ basis @ basis.T
+
+
+def _centred(weights: np.ndarray, rank: int) -> np.ndarray:
+    """Principal components: the mean row is taken off first and added at the end."""
+    w = np.asarray(weights, np.float64)
+    mean = w.mean((0, 1))
+    return np.asarray(_factor(w - mean, rank) + mean)
 
 
 def _side(weights: np.ndarray, rank: int) -> np.ndarray:
@@ -85,6 +92,11 @@ FACTOR = Exercise(
             "Layers were scaled to one size first; the contract adds the errors as they are.",
             produces=partial(_factor, unit=True),
         ),
+        Misconception(
+            "centred",
+            "The mean was taken off first, as for principal components. left @ right has no place for a mean.",
+            produces=_centred,
+        ),
         Misconception("one-too-many", "One direction too many is kept.", produces=partial(_factor, extra=1)),
         Misconception("one-too-few", "One direction too few is kept.", produces=partial(_factor, extra=-1)),
     ],
@@ -115,7 +127,7 @@ def _loads(order: np.ndarray, room: int, rule: str = "lru", plus: int = 0) -> in
     loads = 0
     for b in (int(b) for b in order):
         if b in held:
-            if rule == "lru":
+            if rule in ("lru", "mru, used"):
                 held.remove(b)
                 held.append(b)
             continue
@@ -123,7 +135,7 @@ def _loads(order: np.ndarray, room: int, rule: str = "lru", plus: int = 0) -> in
         if room + plus <= 0:
             continue
         if len(held) >= room + plus:
-            held.pop(-1 if rule == "mru" else 0)
+            held.pop(-1 if rule.startswith("mru") else 0)
         held.append(b)
     return loads
 
@@ -148,6 +160,11 @@ def _after_first(order: np.ndarray, room: int) -> int:
     return _loads(order, room) - _distinct(order, room)
 
 
+def _newest_dropped(args: Args, got: Arrays, want: Arrays) -> bool:
+    order, room = args
+    return int(got[0]) in {_loads(order, room, rule) for rule in ("mru", "mru, used")}
+
+
 LOADS = Exercise(
     name="count_loads",
     contract="order integer (T,), the blocks in the order they run, room int >= 1, blocks that fit in the cache -> "
@@ -169,7 +186,7 @@ LOADS = Exercise(
         Misconception(
             "most-recent-dropped",
             "The most recent block is dropped, not the oldest.",
-            produces=partial(_loads, rule="mru"),
+            recognises=_newest_dropped,
         ),
         Misconception("room-plus-one", "One block too many fits.", produces=partial(_loads, plus=1)),
         Misconception("room-minus-one", "One block too few fits.", produces=partial(_loads, plus=-1)),

@@ -46,6 +46,15 @@ def _similarity(
     return out if total else out / len(parts)
 
 
+def _by_row(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    out = np.zeros((len(q), len(q)))
+    for part in (q, k):
+        rows = np.asarray(part, np.float64)
+        rows = rows / np.linalg.norm(rows, axis=2, keepdims=True)
+        out += np.einsum("iak,jak->ij", rows, rows) / part.shape[1] / 2
+    return out
+
+
 SIMILAR = Exercise(
     name="head_similarity",
     contract="q float32 (units, a, K), k float32 (units, b, K), no unit all zero -> similarity floating (units, "
@@ -75,6 +84,11 @@ SIMILAR = Exercise(
             "sum-not-mean",
             "The two cosines are added; a unit is 2 alike to itself.",
             produces=partial(_similarity, total=True),
+        ),
+        Misconception(
+            "row-by-row",
+            "Rows are compared one by one and their cosines averaged. All rows of a unit make one long vector.",
+            produces=_by_row,
         ),
         Misconception(
             "correlation",
@@ -108,9 +122,7 @@ def _derive(
         options = []
         for s in np.asarray(sources, np.float64):
             a = float(tile @ s) / float(s @ s)
-            if fit == "norms":
-                a = float(np.linalg.norm(tile) / np.linalg.norm(s))
-            elif fit == "product":
+            if fit == "product":
                 a = float(tile @ s)
             elif fit == "ratio":
                 a = float(np.mean(tile / s))
@@ -179,7 +191,9 @@ DERIVE = Exercise(
         Misconception(
             "length-ratio",
             "The scale is a ratio of lengths. That ignores the angle; least squares takes the projection.",
-            produces=partial(_derive, fit="norms"),
+            recognises=lambda args, got, want: np.allclose(
+                np.abs(got[1]) * np.linalg.norm(args[1][got[0]], axis=1), np.linalg.norm(args[0], axis=1), rtol=1e-3
+            ),
         ),
         Misconception(
             "not-divided",

@@ -4,7 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
+from edgeinfer.grading.exercise import Args, Arrays, Exercise, Misconception, Returns
 
 
 def _cases(rng: np.random.Generator) -> list[Args]:
@@ -20,6 +20,8 @@ def _cases(rng: np.random.Generator) -> list[Args]:
         table[1, 7] += n[2] - n[0]  # ... or the second
         cases.append((n, table))
     cases.append((np.array([8, 12, 20]), np.array([[5], [5], [5]])))
+    n = np.array([8, 12, 20])
+    cases.append((n, np.array([70_000_001, 5]) + np.array([3, 1_234_567]) * n[:, None]))  # more than 24 bits
     cases.append((np.array([8, 12, 20]), np.array([[0, 3], [6, 3], [18, 4]])))  # steps of 3/2: no whole slope
     return cases
 
@@ -45,7 +47,6 @@ def _mistaken(
     spacing: str = "n",
     intercept: bool = True,
     zeroed: bool = True,
-    fixed_is_line: bool = True,
     outer: bool = False,
     tolerant: float = 0,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -58,18 +59,16 @@ def _mistaken(
     line = (a + b * steps[q] == values[q]) if third or outer else np.ones(len(u), bool)
     if third and not outer and intercept:
         line &= np.abs(a + b * steps[far] - values[far]) <= tolerant
-    if not fixed_is_line:
-        line &= b != 0
     if zeroed:
         a, b = np.where(line, a, 0), np.where(line, b, 0)
     return a, b, line
 
 
-def _fractions(n: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    b = (values[1] - values[0]) / (n[1] - n[0])
-    a = values[0] - b * n[0]
-    line = np.isclose(a + b * n[2], values[2])
-    return np.where(line, a, 0).astype(int), np.where(line, b, 0).astype(int), line
+def _fractions(args: Args, got: Arrays, want: Arrays) -> bool:
+    """A line of fractions counts as a line, however a and b were made whole."""
+    n, values = args
+    straight = (values[1] - values[0]) * (n[2] - n[0]) == (values[2] - values[0]) * (n[1] - n[0])
+    return np.array_equal(got[2].astype(bool), straight) and not np.array_equal(straight, want[2].astype(bool))
 
 
 FIELDS = Exercise(
@@ -82,13 +81,25 @@ FIELDS = Exercise(
     returns=(Returns("a", dtype="integer"), Returns("b", dtype="integer"), Returns("line", dtype="any")),
     misconceptions=[
         Misconception(
+            "rounded",
+            "Right for small numbers. float32 holds whole numbers up to 2^24 only: calculate in integers.",
+            recognises=lambda args, got, want: int(args[1].max()) > 1 << 24,
+        ),
+        Misconception(
+            "exchanged",
+            "a and b are exchanged: b is what n is multiplied with.",
+            recognises=lambda args, got, want: (
+                np.array_equal(got[0], want[1]) and np.array_equal(got[1], want[0]) and np.array_equal(got[2], want[2])
+            ),
+        ),
+        Misconception(
             "third-recording-unused",
             "Two points always lie on a line. The third recording is there to check it: a square shows only there.",
             produces=partial(_mistaken, third=False),
         ),
         Misconception(
             "first-and-last-only",
-            "You use the first and the third recording; the second one is not checked.",
+            "The second recording is not checked: a + b * n must give all three.",
             recognises=lambda args, got, want: (
                 bool(
                     np.array_equal(got[2].astype(bool)[:7], want[2].astype(bool)[:7]) and not want[2].astype(bool).all()
@@ -105,7 +116,9 @@ FIELDS = Exercise(
         Misconception(
             "fixed-is-no-line",
             "A field that never changes is the simplest line: b = 0 and line is True.",
-            produces=partial(_mistaken, fixed_is_line=False),
+            recognises=lambda args, got, want: np.array_equal(
+                got[2].astype(bool), want[2].astype(bool) & (want[1] != 0)
+            ),
         ),
         Misconception(
             "value-for-intercept",
@@ -118,13 +131,17 @@ FIELDS = Exercise(
         Misconception(
             "leftovers",
             "`line` is right. Where it is False, a and b must be 0, so that nobody uses them.",
-            recognises=lambda args, got, want: np.array_equal(got[2].astype(bool), want[2].astype(bool)),
+            recognises=lambda args, got, want: (
+                np.array_equal(got[2].astype(bool), want[2].astype(bool))
+                and np.array_equal(np.where(got[2], got[0], 0), want[0])
+                and np.array_equal(np.where(got[2], got[1], 0), want[1])
+            ),
         ),
         Misconception(
             "fractions",
             "A slope of one and a half gives no whole number for the next token. Only whole a and b are lines here; "
             "check in integers.",
-            produces=_fractions,
+            recognises=_fractions,
         ),
         Misconception(
             "nearly",
@@ -132,6 +149,7 @@ FIELDS = Exercise(
             produces=partial(_mistaken, tolerant=1),
         ),
     ],
-    hint="b = (values[1] - values[0]) // (n[1] - n[0]), a = values[0] - b * n[0]; then check all three rows.",
+    hint="Two recordings give the slope b, one of them and b the value a at n = 0. Then put a and b into all three "
+    "rows and compare: each n belongs to the row of values with its number.",
     points=2,
 )

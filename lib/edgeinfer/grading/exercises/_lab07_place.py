@@ -19,6 +19,9 @@ def _cases(rng: np.random.Generator) -> list[Args]:
     cases.append((np.array([48]), np.array([2]), np.array([2])))
     # equal sizes, and a gap that must be used again
     cases.append((np.full(6, 32), np.array([0, 0, 2, 2, 4, 4]), np.array([1, 5, 3, 3, 5, 5])))
+    # best fit is smaller here than the first gap, or the largest gap, that holds a buffer
+    size = np.array([416, 592, 224, 368, 576, 544, 496, 400])
+    cases.append((size, np.array([3, 4, 2, 2, 2, 0, 4, 1]), np.array([4, 5, 3, 3, 4, 0, 5, 3])))
     # the large one dies early: what comes after it should use its room
     cases.append((np.array([512, 64, 256, 256]), np.array([0, 0, 2, 3]), np.array([1, 5, 4, 5])))
     return cases

@@ -31,6 +31,8 @@ def _cases(rng: np.random.Generator) -> list[Args]:
     cases.append((far, rng.standard_normal((6, 2)).astype(np.float32), 0.0, -20.0, 20.0, 4))
     low = (rng.standard_normal(6) - 900).astype(np.float32)  # all far below: every exponential would be 0
     cases.append((low, rng.standard_normal((6, 2)).astype(np.float32), 0.0, -20.0, 20.0, 2))
+    wide = (rng.standard_normal(6) + 94).astype(np.float32)  # in range for float64; float32 overflows beyond 88.7
+    cases.append((wide, rng.standard_normal((6, 2)).astype(np.float32), 0.0, -100.0, 100.0, 4))
     cases.append((np.array([0.5], np.float32), np.ones((1, 1), np.float32), 0.0, -20.0, 20.0, 4))
     return cases
 
@@ -60,11 +62,13 @@ def _mistaken(
     sign: float = 1,
     floor: bool = False,
     always: bool = False,
+    distance: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """The softmax with one screw loose."""
     x = scores.astype(np.float64)
-    above = (x - phi >= high) if strict else (x - phi > high)
-    below = (x - phi <= low) if strict else (x - phi < low)
+    far = x - phi if distance else x
+    above = (far >= high) if strict else (far > high)
+    below = (far <= low) if strict else (far < low)
     again = bool((above.any() and check != "low") or (below.any() and check != "high"))
     shift = x.max() if (again and repair == "row") or always else sign * phi
     with np.errstate(all="ignore"):
@@ -73,9 +77,9 @@ def _mistaken(
         if repair == "drop":
             x = np.where(above | below, -np.inf, x)
         weights = np.exp(x - shift)
-        if repair == "piece" and again:
+        if repair in ("piece", "pieces") and again:
             for p in range(0, len(x), split):
-                if (above | below)[p : p + split].any():
+                if repair == "pieces" or (above | below)[p : p + split].any():
                     weights[p : p + split] = np.exp(x[p : p + split] - x[p : p + split].max())
         pieces = range(0, len(x) - split + 1 if floor else len(x), split)
         sums = np.array([weights[p : p + split].sum() for p in pieces])
@@ -99,6 +103,16 @@ SOFTMAX = Exercise(
         Returns("again", dtype="any"),
     ),
     misconceptions=[
+        Misconception(
+            "single-precision",
+            "Right while the exponentials fit in float32. exp(89) does not: convert the scores to float64 first.",
+            recognises=lambda args, got, want: args[4] > 88,
+        ),
+        Misconception(
+            "score-for-difference",
+            "The score itself is compared with low and high. What must fit is exp(score - phi): the distance counts.",
+            produces=partial(_mistaken, distance=False),
+        ),
         Misconception(
             "checks-the-top-only",
             "Scores far below phi are a danger, too: their exponentials vanish, and with all of them the sum by which "
@@ -130,6 +144,12 @@ SOFTMAX = Exercise(
             "Only the piece with the bad score gets its own maximum. Then the pieces have different shifts, and their "
             "sums cannot be added: do the whole row again.",
             produces=partial(_mistaken, repair="piece"),
+        ),
+        Misconception(
+            "maximum-of-each-piece",
+            "Each piece is computed again with its own maximum. Sums with different shifts cannot be added: one shift, "
+            "the largest score of the row.",
+            produces=partial(_mistaken, repair="pieces"),
         ),
         Misconception(
             "flag-without-repair",
