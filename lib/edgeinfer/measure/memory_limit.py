@@ -33,7 +33,8 @@ class LimitedRun:
         outcome: "finished", "out of memory", "timeout" or "failed".
         result: what the function returned (JSON), None unless finished.
         how: "cgroup" or "rlimit".
-        peak_bytes: most memory the process held; with a control group, page cache included.
+        peak_bytes: most memory the process held; with a control group, page cache included; without one, what it had
+            asked for when it ended, touched or not.
         message: one sentence on what went wrong; empty when finished.
     """
 
@@ -171,10 +172,12 @@ def _control_group(memory_bytes: int) -> Iterator[Path | None]:
 
 
 def _own_peak() -> int:
-    # ru_maxrss is inherited from the process that started this one, so Linux's own line comes first.
-    for line in (Host().read("/proc/self/status") or "").splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
+    # ru_maxrss is inherited from the process that started this one, so Linux's own lines come first. The limit on data
+    # counts what was asked for, touched or not, so that counts, too.
+    lines = (Host().read("/proc/self/status") or "").splitlines()
+    found = [int(line.split()[1]) * 1024 for line in lines if line.startswith(("VmHWM:", "VmData:"))]
+    if found:
+        return max(found)
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
