@@ -49,7 +49,7 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Type", self.guess_type(path) + ("; charset=utf-8" if path.suffix == ".html" else ""))
         if zipped:
-            body = gzip.compress(body, compresslevel=5)
+            body = gzip.compress(body, compresslevel=9)
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()

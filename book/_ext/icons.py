@@ -51,6 +51,15 @@ def write_fonts(static: Path, points: set[int]) -> None:
     (static / "icons.css").write_text(faces, encoding="utf-8")
 
 
+def without_other_icons(sheet: str, points: set[int]) -> str:
+    """Return the style sheet without the rules of icons that are not among `points`."""
+
+    def kept(rule: re.Match[str]) -> str:
+        return rule.group(0) if int(rule.group(1), 16) in points else ""
+
+    return re.sub(r'(?:\.fa-[a-z0-9-]+:+before,?)+{content:"\\([0-9a-f]{2,4})\s?"}', kept, sheet)
+
+
 def use_style_sheet(page: str) -> str:
     """Let a page load icons.css instead of the script; it must stand after the theme's sheets to go before them."""
     return re.sub(
@@ -66,7 +75,10 @@ def lighten(app: Any, error: Exception | None) -> None:
     if error is not None or app.builder.name not in ("html", "dirhtml") or not (static / SHEET).is_file():
         return
     pages = {path: path.read_text(encoding="utf-8") for path in Path(app.outdir).rglob("*.html")}
-    write_fonts(static, code_points((static / SHEET).read_text(encoding="utf-8"), pages.values()))
+    sheet = (static / SHEET).read_text(encoding="utf-8")
+    points = code_points(sheet, pages.values())
+    write_fonts(static, points)
+    (static / SHEET).write_text(without_other_icons(sheet, points), encoding="utf-8")
     for path, page in pages.items():
         lighter = use_style_sheet(page)
         if lighter != page:

@@ -70,6 +70,13 @@ def remove_thebe(page: str) -> str:
     return re.sub(r'<script type="text/x-thebe-config">.*?</script>', "", page, flags=re.S)
 
 
+def load_the_search_index_where_it_is_searched(page: str) -> str:
+    """The theme lets every page load the whole index, for a search while typing that this book does not use."""
+    if 'id="search-results"' in page:
+        return page
+    return re.sub(r'<script src="[^"]*(?:searchtools|language_data|searchindex)\.js[^"]*"></script>\s*', "", page)
+
+
 REPAIRS: tuple[Repair, ...] = (
     name_search_buttons,
     name_colour_switch,
@@ -79,6 +86,7 @@ REPAIRS: tuple[Repair, ...] = (
     put_logo_in_a_region,
     use_plain_roles_in_bibliographies,
     remove_thebe,
+    load_the_search_index_where_it_is_searched,
 )
 
 

@@ -23,3 +23,8 @@ def test_a_page_takes_the_style_sheet_instead_of_the_script_once():
     page = '<script defer src="../_static/scripts/fontawesome.js?digest=1"></script><p>text</p>'
     once = icons.use_style_sheet(page)
     assert once == '<link rel="stylesheet" href="../_static/icons.css"><p>text</p>' == icons.use_style_sheet(once)
+
+
+def test_rules_of_icons_that_nobody_shows_are_left_out():
+    kept = icons.without_other_icons(SHEET, {0xF0C9})
+    assert "fa-bars" in kept and "fa-xmark" not in kept and "--bell" in kept

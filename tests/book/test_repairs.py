@@ -44,3 +44,10 @@ def test_thebe_leaves_no_trace():
 
 def test_a_header_with_words_stays_a_header():
     assert reader_page.repair('<th class="head"><p>Time</p></th>') == '<th class="head"><p>Time</p></th>'
+
+
+def test_only_the_search_page_loads_the_search_index():
+    scripts = '<script src="../_static/searchtools.js"></script>\n<script src="../searchindex.js"></script><p>text</p>'
+    assert reader_page.repair(scripts) == "<p>text</p>"
+    searching = '<div id="search-results"></div>' + scripts
+    assert reader_page.repair(searching) == searching
