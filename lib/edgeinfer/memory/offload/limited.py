@@ -184,7 +184,7 @@ def measure(folder: str | Path, slow: str | Path, length: int, fast_bytes: float
         RuntimeError: when the process did not finish, with its message.
     """
     arguments = {"folder": str(folder), "slow": str(slow), "batches": [1, 8, 16], "length": length}
-    run = run_limited("edgeinfer.memory.offload.limited:in_child_measure", arguments, 1 << 32)
+    run = run_limited("edgeinfer.memory.offload.limited:in_child_measure", arguments, 1 << 32, timeout_s=300)
     if run.outcome != "finished":
         raise RuntimeError(f"the machine could not be measured: {run.message}")
     return Machine(fast_bytes, slow_bytes, **run.result)
