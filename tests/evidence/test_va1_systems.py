@@ -9,7 +9,8 @@ from .findings import found, value
 
 @pytest.mark.parametrize("system", ["powerinfer-2", "mllm-npu", "transformer-lite"])
 def test_speeds_of_phones_are_left_open(system):
-    assert found(system).holds is None and all(r.unit != "x" for r in found(system).results)
+    assert found(system).holds is None
+    assert not [r.name for r in found(system).results if r.unit == "x" and ("speed" in r.name or "time" in r.name)]
 
 
 # ---- PowerInfer-2

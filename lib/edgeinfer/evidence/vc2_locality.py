@@ -94,6 +94,8 @@ def gpu_merge_path() -> Evidence:
     claim = Claim(
         "Diagonals give every processor an equal share of a merge, and they are found in parallel; on a GPU the merge "
         "is 10 times as fast as that of the Thrust library.",
+        value=10,
+        unit="x",
         hardware="GPU",
         citation="gpu-merge-path",
         verified=True,

@@ -1,7 +1,8 @@
 """Exercises of lab 9, locality: bundles, window, order, merged reads, even parts, tiles."""
 
 from edgeinfer.grading.exercise import Lab
-from edgeinfer.grading.exercises._lab09_flash import BUNDLE, ORDER, READS, WINDOW
+from edgeinfer.grading.exercises._lab09_flash import BUNDLE, ORDER, WINDOW
+from edgeinfer.grading.exercises._lab09_reads import READS
 from edgeinfer.grading.exercises._lab09_shares import SPLIT, TRAFFIC
 
 LAB = Lab(
