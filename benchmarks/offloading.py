@@ -94,6 +94,7 @@ def main() -> None:
     """Measure, print the tables, write the results."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--batches", type=int, nargs="+", default=[1, 16, 64])
     parser.add_argument("--folder", type=Path, help="where the model is written (default: a temporary folder)")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -104,7 +105,7 @@ def main() -> None:
         write_random_model(folder, HIDDEN, DEPTH, LENGTH)
         slow = folder / "slow"
         SlowTier.make(slow, 400 << 20)
-        for batch in (1, 16, 64):
+        for batch in options.batches:
             times = streaming(folder, batch, options.rounds)
             ahead = np.array(times["streamed, with prefetch"])
             bound = np.maximum(times["weights in memory (computing alone)"], times[READING])
