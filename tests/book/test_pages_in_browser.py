@@ -82,7 +82,8 @@ def open_page(browser, url: str, scheme: str) -> Opened:
     page.wait_for_function("() => ['light', 'dark'].includes(document.documentElement.dataset.theme)")
     # The theme's own text is never pure black: while the footer is, its style sheet has not arrived yet.
     page.wait_for_function(
-        "() => Array.from(document.querySelectorAll('footer p')).every(p => getComputedStyle(p).color !== 'rgb(0, 0, 0)')"
+        "() => Array.from(document.querySelectorAll('footer p'))"
+        ".every(p => getComputedStyle(p).color !== 'rgb(0, 0, 0)')"
     )
     # Two frames later the colours of the scheme are painted; on a busy machine axe saw the old ones.
     page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(() => done(true))))")
