@@ -15,6 +15,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 HERE = Path(__file__).resolve().parent
 VERSIONS = ("torch", "numpy", "scipy", "numba", "llvmlite", "onnxruntime", "llama-cpp-python")
@@ -78,6 +79,49 @@ def run(
     print("", *_notes(tables, note), sep="\n")
     if failed:
         sys.exit(f"{name}: " + "; ".join(failed))
+
+
+def compared(
+    make: Callable[[], Sequence[Any]],
+    baseline: str,
+    title: str,
+    threads: int,
+    rounds: int,
+    max_seconds: float = 60,
+    limits_seconds: float = 2.0,
+    level: Callable[[int, Any], str] = lambda nbytes, limits: "DRAM",
+) -> dict:
+    """One table: the machine's limits, then every contender checked, then all of them in shuffled rounds.
+
+    Args:
+        make: gives the contenders (`peers.Contender`); called after the limits are measured.
+        baseline: name of the contender that the others are compared with.
+        title: of the table; the number of threads is added.
+        threads: that every contender uses.
+        rounds, max_seconds: of the comparison.
+        limits_seconds: for measuring the machine.
+        level: (bytes of a contender, limits) -> the memory that it reads from.
+    """
+    from edgeinfer import measure
+
+    limits = measure.measure_limits(seconds=limits_seconds, threads=(threads,))
+    contenders = make()
+    for contender in contenders:
+        contender.check()
+    comparison = measure.compare(
+        {c.name: c.run for c in contenders},
+        baseline,
+        rounds=rounds,
+        sample_seconds=0.004,  # about a scheduler's time slice: on a busy machine most samples are not interrupted
+        max_seconds=max_seconds,
+        work={c.name: measure.Work(bytes=c.nbytes, level=level(c.nbytes, limits), threads=threads) for c in contenders},
+        limits=limits,
+    )
+    return {
+        "title": f"{title}, {threads} thread{'s' if threads > 1 else ''}",
+        **json.loads(comparison.to_json()),
+        "read_bandwidth": {name: limits.bandwidth(name, threads) for name in limits.read},
+    }
 
 
 def _in_fresh_process(script: str, case: str, threads: int, rounds: int) -> dict | str:

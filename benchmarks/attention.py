@@ -7,11 +7,10 @@ its cache, so that keys and values come from memory. Prints the tables and write
 from __future__ import annotations
 
 import copy
-import json
 from collections.abc import Callable
 from typing import Any
 
-from _tables import run
+from _tables import compared, run
 
 TITLE = "Attention of one token over a long cache"
 CASES = ("32:8:4096:128", "32:8:4096:64", "32:32:4096:128")  # query heads, key-value heads, tokens, head_dim
@@ -88,28 +87,9 @@ def contenders(case: str, threads: int) -> list[Any]:
 
 def measure(case: str, threads: int, rounds: int) -> dict:
     """One table; to be called in a fresh process with the thread counts of the libraries set."""
-    from edgeinfer import measure
-
-    limits = measure.measure_limits(seconds=2.0, threads=(threads,))
-    some = contenders(case, threads)
-    for contender in some:
-        contender.check()
-    comparison = measure.compare(
-        {c.name: c.run for c in some},
-        BASELINE,
-        rounds=rounds,
-        sample_seconds=0.004,
-        max_seconds=60,
-        work={c.name: measure.Work(bytes=c.nbytes, level="DRAM", threads=threads) for c in some},
-        limits=limits,
-    )
     heads, kv_heads, tokens, width = case.split(":")
-    title = (
-        f"{heads} query heads, {kv_heads} key-value heads, {tokens} tokens of {width}, "
-        f"{threads} thread{'s' if threads > 1 else ''}"
-    )
-    read = {level: limits.bandwidth(level, threads) for level in limits.read}
-    return {"title": title, **json.loads(comparison.to_json()), "read_bandwidth": read}
+    title = f"{heads} query heads, {kv_heads} key-value heads, {tokens} tokens of {width}"
+    return compared(lambda: contenders(case, threads), BASELINE, title, threads, rounds)
 
 
 if __name__ == "__main__":

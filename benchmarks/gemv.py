@@ -6,9 +6,7 @@ of one disturbs another. Prints the tables and writes results/gemv.json.
 
 from __future__ import annotations
 
-import json
-
-from _tables import run
+from _tables import compared, run
 
 TITLE = "Products with few bits per weight, one token"
 CASES = ("4096x4096", "11008x4096", "2048x2048 in cache")
@@ -21,33 +19,19 @@ NOTE = (
 
 def measure(case: str, threads: int, rounds: int) -> dict:
     """One table; to be called in a fresh process with the thread counts of the libraries set."""
-    from edgeinfer import measure
     from peers import Problem, ggml_peer, onnx_peer, ours, torch_peer
 
     shape, _, where = case.partition(" ")
     rows, columns = map(int, shape.split("x"))
-    limits = measure.measure_limits(seconds=2.0, threads=(threads,))
     problem = Problem(rows, columns, threads, cold=not where)
-    contenders = [c for peer in (torch_peer, onnx_peer, ggml_peer, ours) for c in peer.contenders(problem)]
-    for contender in contenders:
-        contender.check()
-    levels = {c.name: _level(c.nbytes, limits) if where else "DRAM" for c in contenders}
-    comparison = measure.compare(
-        {c.name: c.run for c in contenders},
-        BASELINE,
-        rounds=rounds,
-        sample_seconds=0.004,  # about a scheduler's time slice: on a busy machine most samples are not interrupted
-        max_seconds=90,
-        work={c.name: measure.Work(bytes=c.nbytes, level=levels[c.name], threads=threads) for c in contenders},
-        limits=limits,
-    )
-    title = f"{rows} x {columns}, weights {where or 'from memory'}, {threads} thread{'s' if threads > 1 else ''}"
-    return {
-        "title": title,
-        **json.loads(comparison.to_json()),
-        "read_bandwidth": {level: limits.bandwidth(level, threads) for level in limits.read},
-        "absent": problem.absent,
-    }
+
+    def contenders() -> list:
+        return [c for peer in (torch_peer, onnx_peer, ggml_peer, ours) for c in peer.contenders(problem)]
+
+    title = f"{rows} x {columns}, weights {where or 'from memory'}"
+    level = _level if where else (lambda nbytes, limits: "DRAM")
+    table = compared(contenders, BASELINE, title, threads, rounds, 90, level=level)
+    return {**table, "absent": problem.absent}
 
 
 def _level(nbytes: int, limits) -> str:

@@ -6,11 +6,10 @@ copies of its cache, so that keys and values come from memory. Prints the tables
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from typing import Any
 
-from _tables import run
+from _tables import compared, run
 
 TITLE = "Attention over a paged cache"
 RAGGED = "3000,1100,700,400,250,120,60,17"
@@ -102,7 +101,10 @@ def contenders(case: str, threads: int) -> list[Any]:
         keys = torch.zeros(sum(counts), kv_heads, width, BLOCK_SIZE, dtype=kind)
         values = torch.zeros(sum(counts), kv_heads, BLOCK_SIZE, width, dtype=kind)
         for table, (k, v) in zip(tables, plain, strict=True):
-            at, place = torch.from_numpy(table)[torch.arange(k.shape[2]) // 16], torch.arange(k.shape[2]) % 16
+            at, place = (
+                torch.from_numpy(table)[torch.arange(k.shape[2]) // BLOCK_SIZE],
+                torch.arange(k.shape[2]) % BLOCK_SIZE,
+            )
             keys[at, :, :, place] = k[0].transpose(0, 1)
             values[at, :, place] = v[0].transpose(0, 1)
         pool = [in_huge_pages(t.numpy() if name == "fp32" else t.view(torch.uint16).numpy()) for t in (keys, values)]
@@ -125,31 +127,14 @@ def contenders(case: str, threads: int) -> list[Any]:
 
 def measure(case: str, threads: int, rounds: int) -> dict:
     """One table; to be called in a fresh process with the thread counts of the libraries set."""
-    from edgeinfer import measure
-
-    limits = measure.measure_limits(seconds=2.0, threads=(threads,))
-    some = contenders(case, threads)
-    for contender in some:
-        contender.check()
-    comparison = measure.compare(
-        {c.name: c.run for c in some},
-        BASELINE,
-        rounds=rounds,
-        sample_seconds=0.004,
-        max_seconds=60,
-        work={c.name: measure.Work(bytes=c.nbytes, level="DRAM", threads=threads) for c in some},
-        limits=limits,
-    )
     heads, kv_heads, width, lengths = case.split(":")
     many = (
         f"{lengths.count(',') + 1} requests of {lengths.replace(',', ', ')} tokens"
         if "," in lengths
         else f"{lengths} tokens"
     )
-    of = f"{heads} query heads, {kv_heads} key-value heads of {width}"
-    title = f"{of}, {many}, {threads} thread{'s' if threads > 1 else ''}"
-    read = {level: limits.bandwidth(level, threads) for level in limits.read}
-    return {"title": title, **json.loads(comparison.to_json()), "read_bandwidth": read}
+    title = f"{heads} query heads, {kv_heads} key-value heads of {width}, {many}"
+    return compared(lambda: contenders(case, threads), BASELINE, title, threads, rounds)
 
 
 if __name__ == "__main__":

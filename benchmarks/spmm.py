@@ -7,9 +7,8 @@ from memory. Prints the tables and writes results/spmm.json.
 from __future__ import annotations
 
 import itertools
-import json
 
-from _tables import run
+from _tables import compared, run
 
 TITLE = "Sparse weights times few columns"
 SHAPES = ("4096x11008", "640x256", "256x640")  # a feed-forward layer of 7 billion weights, and the shipped model's own
@@ -27,31 +26,14 @@ NOTE = (
 
 def measure(case: str, threads: int, rounds: int) -> dict:
     """One table; to be called in a fresh process with the thread counts of the libraries set."""
-    from edgeinfer import measure
     from peers import sparse_peers
 
     shape, zeros, batch = case.split(":")
     rows, columns = map(int, shape.split("x"))
-    limits = measure.measure_limits(seconds=1.0, threads=(threads,))
     problem = sparse_peers.SparseProblem(rows, columns, float(zeros), int(batch), threads)
-    contenders = sparse_peers.contenders(problem)
-    for contender in contenders:
-        contender.check()
-    comparison = measure.compare(
-        {c.name: c.run for c in contenders},
-        BASELINE,
-        rounds=rounds,
-        sample_seconds=0.004,
-        max_seconds=20,
-        work={c.name: measure.Work(bytes=c.nbytes, level="DRAM", threads=threads) for c in contenders},
-        limits=limits,
-    )
-    title = (
-        f"{rows} x {columns}, {float(zeros):.0%} zeros, {batch} column{'s' if batch != '1' else ''}, "
-        f"{threads} thread{'s' if threads > 1 else ''}"
-    )
-    read = {level: limits.bandwidth(level, threads) for level in limits.read}
-    return {"title": title, **json.loads(comparison.to_json()), "read_bandwidth": read, "absent": problem.absent}
+    title = f"{rows} x {columns}, {float(zeros):.0%} zeros, {batch} column{'s' if batch != '1' else ''}"
+    table = compared(lambda: sparse_peers.contenders(problem), BASELINE, title, threads, rounds, 20, 1.0)
+    return {**table, "absent": problem.absent}
 
 
 if __name__ == "__main__":
