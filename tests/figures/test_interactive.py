@@ -149,3 +149,13 @@ def test_a_control_may_have_any_name():
     )
     ids = re.findall(r' id="([^"]+)"', figure._repr_html_())
     assert len(ids) == len(set(ids))
+
+
+def test_only_a_slider_that_asks_for_it_can_play():
+    def draw(step):
+        return Frame([Table(["step"], [[step]])], f"step {step}")
+
+    for play, count in ((False, 0), (True, 1)):
+        figure = SliderFigure("Steps", [Slider("step", "Step", range(3), play=play)], draw)
+        buttons = [a for tag, a in Tags(figure.to_html()).found if tag == "button"]
+        assert [b["aria-label"] for b in buttons] == ["Play: Step"] * count

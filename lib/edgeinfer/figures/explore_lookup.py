@@ -115,7 +115,7 @@ def lookup_table_walkthrough(
     labels = {i: f"{i + 1}. {text}" for i, text in enumerate(steps)}
     return SliderFigure(
         "A dot product by look-up tables",
-        [Slider("step", "Step", list(range(len(steps))), show=lambda i: labels[i])],
+        [Slider("step", "Step", list(range(len(steps))), show=lambda i: labels[i], play=True)],
         draw,
     )
 

@@ -31,7 +31,10 @@ _counter = itertools.count(1)
 
 @dataclass(frozen=True)
 class Slider:
-    """A slider over `values`: `name` is an argument of the drawing function, `label` and `unit` are for the reader."""
+    """A slider over `values`: `name` is an argument of the drawing function, `label` and `unit` are for the reader.
+
+    `play` adds a button that goes through the values by itself: for the steps of a process.
+    """
 
     name: str
     label: str
@@ -39,6 +42,7 @@ class Slider:
     unit: str = ""
     default: Any = None
     show: Callable[[Any], str] = str
+    play: bool = False
 
     kind = "slider"
 
@@ -282,10 +286,11 @@ def _control_html(control: Slider, name: str) -> str:
             f'<output class="lm-print" for="{name}">{now}</output></span>'
             f'<select id="{name}" autocomplete="off" data-lm-suppress-shortcuts="true">{options}</select></div>'
         )
+    button = f'<button type="button" aria-label="Play: {label}">Play</button>' if control.play else ""
     return (
         f'<div class="lm-control"><span><label for="{name}">{label}</label><output for="{name}">{now}</output></span>'
-        f'<input type="range" id="{name}" min="0" max="{len(labels) - 1}" step="1" value="{control.start}" '
-        f'aria-valuetext="{now}" autocomplete="off" data-lm-suppress-shortcuts="true"></div>'
+        f'<div class="lm-track">{button}<input type="range" id="{name}" min="0" max="{len(labels) - 1}" step="1" value="{control.start}" '
+        f'aria-valuetext="{now}" autocomplete="off" data-lm-suppress-shortcuts="true"></div></div>'
     )
 
 

@@ -47,7 +47,7 @@
       y2: series.along === "x" ? 12 : 6, stroke: ink(series.style), "stroke-width": series.faint ? 1.3 : 2.4,
       "stroke-dasharray": series.dashed ? DASH[1] : "" }, svg);
   }
-  function chart(panel, host, label) {
+  function chart(panel, host, label, linked) {
     const width = Math.max(250, Math.min(720, host.clientWidth || 640)), height = panel.height;
     const yTicks = panel.y.ticks, left = Math.max(34, Math.max(...yTicks.map((t) => wide(t[1]))) + 12);
     const box = { l: left, r: width - 14, t: 24, b: height - 42 };
@@ -110,19 +110,27 @@
       placed.push({ x: x0, y: at, w: w });
       draw("text", { x: x0, y: at, "font-weight": bold ? 700 : 400, stroke: "var(--card)", "stroke-width": 3, "paint-order": "stroke" }, svg, text);
     }
-    hover(svg, panel, hits, width, box);
+    hover(svg, panel, hits, width, box, linked);
     const legend = panel.series.filter((s) => s.label);
     if (legend.length) {
       const list = make("ul", { class: "lm-legend" }, host);
       for (const s of legend) { const item = make("li", {}, list); swatch(s, item); make("span", {}, item, s.label); }
     }
   }
-  function hover(svg, panel, hits, width, box) {
+  // What is pointed at is also marked in the other charts of the figure that have the same horizontal axis.
+  function hover(svg, panel, hits, width, box, linked) {
     const tip = draw("g", { "aria-hidden": "true", "pointer-events": "none" }, svg);
     const unit = (axis) => (axis.unit ? " " + axis.unit : "");
+    const ring = (h) => draw("circle", { cx: h.x, cy: h.y, r: 4, fill: "none", stroke: "var(--ink)", "stroke-width": 1.5 }, tip);
     const clear = () => { while (tip.firstChild) tip.removeChild(tip.firstChild); };
+    const echo = (vx) => hits.filter((h) => String(h.vx) === String(vx) && h.y >= box.t - 8 && h.y <= box.b + 1).slice(0, 8).forEach((h) => {
+      ring(h);
+      draw("text", { x: Math.min(h.x + 7, width - wide(show(h.vy))), y: h.y - 6, "font-weight": 600, stroke: "var(--card)", "stroke-width": 3, "paint-order": "stroke" }, tip, show(h.vy));
+    });
+    const clearAll = () => linked.forEach((other) => other.clear());
+    linked.push({ axis: panel.x.title, clear: clear, echo: echo });
     const move = (event) => {
-      clear();
+      clearAll();
       const area = svg.getBoundingClientRect(), k = width / area.width;
       const px = (event.clientX - area.left) * k, py = (event.clientY - area.top) * k;
       let best = null, near = 26;
@@ -135,13 +143,14 @@
       const lines = [best.name || best.s.label, panel.x.label + ": " + x + unit(panel.x), panel.y.label + ": " + show(best.vy) + unit(panel.y)].filter(Boolean);
       const w = Math.max(...lines.map(wide)) + 12, h = 16 * lines.length + 8;
       const x0 = Math.max(0, Math.min(width - w, best.x + 10)), y0 = best.y - h - 8 < 0 ? best.y + 12 : best.y - h - 8;
-      draw("circle", { cx: best.x, cy: best.y, r: 4, fill: "none", stroke: "var(--ink)", "stroke-width": 1.5 }, tip);
+      ring(best);
       draw("rect", { x: x0, y: y0, width: w, height: h, rx: 5, fill: "var(--card)", stroke: "var(--soft)" }, tip);
       lines.forEach((text, i) => draw("text", { x: x0 + 6, y: y0 + 16 + 16 * i, "font-weight": i ? 400 : 600 }, tip, text));
+      linked.filter((other) => other.clear !== clear && other.axis === panel.x.title).forEach((other) => other.echo(best.vx));
     };
     svg.addEventListener("pointermove", move);
     svg.addEventListener("pointerdown", move);
-    svg.addEventListener("pointerleave", clear);
+    svg.addEventListener("pointerleave", clearAll);
   }
   function table(panel, host) {
     const box = make("div", { class: "lm-scroll", tabindex: 0, role: "group", "aria-label": panel.caption || "Table" }, host);
@@ -167,6 +176,22 @@
         : s.x.map((v, i) => [(s.names && s.names[i] ? s.names[i] + ": " : "") + show(v), show(s.y[i])]);
       table({ caption: named, head: s.kind === "rules" ? [s.along === "x" ? panel.x.title : panel.y.title] : [panel.x.title, panel.y.title], rows: rows, strong: [], soft: [] }, host);
     }
+  }
+  // A button that moves the slider step by step; whoever moves the slider takes over.
+  function player(node, update, words) {
+    const button = node.querySelector("button"), input = node.querySelector("input"), name = node.querySelector("label").textContent;
+    let timer = 0;
+    const say = (text) => { button.textContent = text; button.setAttribute("aria-label", text + ": " + name); };
+    const stop = () => { clearInterval(timer); timer = 0; say("Play"); words.setAttribute("aria-live", "polite"); };
+    const to = (at) => { input.value = at; update(); if (at >= Number(input.max)) stop(); };
+    button.addEventListener("click", () => {
+      if (timer) return stop();
+      say("Pause");
+      words.setAttribute("aria-live", "off");  // a voice that reads every step would never end
+      timer = setInterval(() => (node.isConnected ? to(Number(input.value) + 1) : stop()), 900);
+      to(Number(input.value) >= Number(input.max) ? 0 : Number(input.value) + 1);
+    });
+    input.addEventListener("input", stop);
   }
   function start(root) {
     root.setAttribute("data-ready", "");
@@ -194,13 +219,13 @@
       drawn = panels.clientWidth;
       panels.textContent = "";
       // All places first: a chart is drawn as wide as its place is once its neighbours stand.
-      const hosts = parts.map((panel) => make("div", { class: panel.kind === "table" ? "lm-panel lm-fit" : "lm-panel" }, panels));
+      const linked = [], hosts = parts.map((panel) => make("div", { class: panel.kind === "table" ? "lm-panel lm-fit" : "lm-panel" }, panels));
       parts.forEach((panel, i) => {
         const host = hosts[i];
         if (panel.kind === "picture") { make("img", { src: panel.src, alt: frame.text, width: panel.width, height: panel.height }, host); return; }
         if (panel.kind === "table") { table(panel, host); return; }
         if (panel.title) make("div", { class: "lm-panel-title" }, host, panel.title);
-        chart(panel, host, (panel.title ? panel.title + ". " : "") + frame.text);
+        chart(panel, host, (panel.title ? panel.title + ". " : "") + frame.text, linked);
       });
       const list = find(".lm-readouts");
       list.textContent = "";
@@ -210,7 +235,10 @@
       if (details && details.open) numbers(parts, details.querySelector("div"));
       root.setAttribute("data-state", String(state));
     }
-    controls.forEach((node) => node.querySelector("input,select").addEventListener("input", () => update(false)));
+    controls.forEach((node) => {
+      node.querySelector("input,select").addEventListener("input", () => update(false));
+      if (node.querySelector("button")) player(node, () => update(false), find(".lm-text"));
+    });
     if (details) details.addEventListener("toggle", () => { if (details.open) numbers(data.frames[shown].panels.map(full), details.querySelector("div")); });
     update(true);
     if (window.ResizeObserver) new ResizeObserver(() => { if (Math.abs(panels.clientWidth - drawn) > 2) update(true); }).observe(panels);
