@@ -289,7 +289,8 @@ def _control_html(control: Slider, name: str) -> str:
     button = f'<button type="button" aria-label="Play: {label}">Play</button>' if control.play else ""
     return (
         f'<div class="lm-control"><span><label for="{name}">{label}</label><output for="{name}">{now}</output></span>'
-        f'<div class="lm-track">{button}<input type="range" id="{name}" min="0" max="{len(labels) - 1}" step="1" value="{control.start}" '
+        f'<div class="lm-track">{button}<input type="range" id="{name}" min="0" max="{len(labels) - 1}" step="1" '
+        f'value="{control.start}" '
         f'aria-valuetext="{now}" autocomplete="off" data-lm-suppress-shortcuts="true"></div></div>'
     )
 
