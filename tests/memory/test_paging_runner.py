@@ -96,7 +96,7 @@ def test_a_sequence_may_leave_and_come_back(model, prompts):
     runner.step([Work("b", prompts[5])])  # takes the very blocks
     with pytest.raises(ValueError, match="was moved out of the pool; bring it back"):
         runner.step([Work("a", [first])])
-    runner.step([Work("b", [1] * 28)])
+    runner.step([Work("b", [1] * 58)])
     with pytest.raises(OutOfBlocks):
         runner.swap_in("a")
     runner.free("b")

@@ -13,6 +13,7 @@ from .serving_fake import HashRunner, answer
 SCHEDULERS = {
     "recompute": lambda runner, batch: Engine(runner, batch, batch + 3, "recompute"),
     "swap": lambda runner, batch: Engine(runner, batch, batch + 3, "swap"),
+    "no sharing": lambda runner, batch: Engine(runner, batch, batch + 3, share_prefixes=False),
     "static": StaticBatching,
 }
 
@@ -34,6 +35,7 @@ def run(scheduler):
     raise AssertionError("the scheduler makes no progress")
 
 
+@settings(deadline=None)
 @given(
     st.sampled_from(sorted(SCHEDULERS)),
     st.integers(1, 5),
@@ -49,30 +51,39 @@ def test_every_answer_is_the_one_of_a_request_alone_and_no_block_is_lost(kind, b
     answers, _ = run(scheduler)
     assert answers == {one.id: answer(one.prompt, one.max_tokens) for one in requests}
     assert runner.free_blocks == blocks
-    assert not runner.kept
+    assert not runner.here
     runner.blocks.check()
 
 
-class Lifecycle(RuleBasedStateMachine):
-    """Requests come, are computed, paused, cancelled in any order; the blocks always add up."""
+# Few words and few ways to begin, so that many prompts share blocks and some are equal.
+PROMPTS = st.tuples(st.sampled_from([0, 4, 5]), st.lists(st.integers(0, 1), min_size=1, max_size=6)).map(
+    lambda made: [7] * made[0] + made[1]
+)
 
-    @initialize(kind=st.sampled_from(["recompute", "swap"]), blocks=st.integers(3, 9), batch=st.integers(1, 4))
+
+class Lifecycle(RuleBasedStateMachine):
+    """Requests come, are computed, paused, cancelled in any order; many begin alike. The blocks always add up."""
+
+    @initialize(
+        kind=st.sampled_from(["recompute", "swap", "no sharing"]), blocks=st.integers(3, 9), batch=st.integers(1, 4)
+    )
     def start(self, kind, blocks, batch):
         self.runner = HashRunner(blocks)
         self.engine = SCHEDULERS[kind](self.runner, batch)
         self.requests, self.answers, self.here, self.count = {}, {}, set(), 0
 
-    @rule(prompt=st.integers(1, 8), count=st.integers(1, 6))
-    def add(self, prompt, count):
-        one = request(self.count, prompt, count)
-        self.count += 1
-        try:
-            self.engine.add(one)
-        except RequestRefused:
-            assert -(-(prompt + count - 1) // 4) > self.runner.num_blocks
-            return
-        self.requests[one.id], self.answers[one.id] = one, []
-        self.here.add(one.id)
+    @rule(prompt=PROMPTS, count=st.integers(1, 6), copies=st.integers(1, 3))
+    def add(self, prompt, count, copies):
+        for _ in range(copies):
+            one = Request(str(self.count), tuple(prompt), count)
+            self.count += 1
+            try:
+                self.engine.add(one)
+            except RequestRefused:
+                assert -(-(len(prompt) + count - 1) // 4) > self.runner.num_blocks
+                return
+            self.requests[one.id], self.answers[one.id] = one, []
+            self.here.add(one.id)
 
     @precondition(lambda self: self.here)
     @rule(data=st.data())
@@ -80,7 +91,7 @@ class Lifecycle(RuleBasedStateMachine):
         name = data.draw(st.sampled_from(sorted(self.here)))
         assert self.engine.cancel(name)
         assert not self.engine.cancel(name)
-        assert name not in self.runner.kept
+        assert name not in self.runner.here
         self.here.discard(name)
 
     @precondition(lambda self: self.here)
@@ -97,6 +108,9 @@ class Lifecycle(RuleBasedStateMachine):
             self.answers[event.request_id].append(event.token)
             if event.finish_reason:
                 self.here.discard(event.request_id)
+            one = self.requests[event.request_id]
+            assert self.answers[one.id] == answer(one.prompt, one.max_tokens)[: len(self.answers[one.id])]
+            assert 0 <= event.reused <= len(one.prompt)
         if ready:
             assert self.engine.last_step.tokens <= self.engine.token_budget
 
@@ -106,7 +120,7 @@ class Lifecycle(RuleBasedStateMachine):
             return
         self.runner.blocks.check()
         held = {s.id for s in self.engine._all() if s.computed}
-        assert set(self.runner.kept) == held
+        assert self.runner.here == held
         assert {s.id for s in self.engine._all()} == self.here
 
     def teardown(self):
@@ -170,6 +184,17 @@ def test_the_latest_request_makes_room_and_the_oldest_never_does(kind):
         preempted |= set(engine.last_step.preempted)
     assert engine.preemptions > 0
     assert "a" not in preempted
+
+
+@pytest.mark.parametrize("kind", ["recompute", "swap"])
+def test_a_request_that_stepped_back_goes_on_before_those_that_came_after_it(kind):
+    engine = Engine(HashRunner(6), max_batch=2, token_budget=8, preemption=kind)
+    for name in "abc":
+        engine.add(Request(name, (ord(name), 1, 2, 3), 14))
+    while not engine.preemptions:
+        engine.step()
+    assert [s.id for s in engine.waiting] == ["b", "c"]
+    assert run(engine)[1] == ["a", "b", "c"]
 
 
 def test_a_paused_request_gives_its_blocks_to_others_and_goes_on_later():

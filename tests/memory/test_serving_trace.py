@@ -4,11 +4,12 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
-from edgeinfer.memory.serving.trace import Arrival, cut_prompts, make_trace
-from hypothesis import given
+from edgeinfer.memory.serving.trace import Arrival, begin_alike, cut_prompts, make_trace
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 
+@settings(deadline=None)
 @given(st.integers(0, 2**32 - 1), st.integers(1, 50), st.floats(0, 4))
 def test_trace_is_sorted_within_limits_and_repeats(seed, requests, burstiness):
     trace = make_trace(seed, requests, burstiness=burstiness, longest=64)
@@ -65,3 +66,17 @@ def test_bad_arguments_get_one_sentence(arguments, sentence):
 def test_a_text_too_short_is_refused():
     with pytest.raises(ValueError, match="the text has 3 tokens, but the trace asks for a prompt of 5"):
         cut_prompts([Arrival(0.0, 5, 1)], [1, 2, 3])
+
+
+def test_beginnings_are_put_before_prompts_the_first_most_often():
+    trace = make_trace(0, 300, longest=9)
+    prompts = cut_prompts(trace, range(100))
+    longer, whole = begin_alike(trace, prompts, [[500], [600, 601], [700]], skew=1.5)
+    assert whole == begin_alike(trace, prompts, [[500], [600, 601], [700]], skew=1.5)[1]
+    assert [a.prompt_tokens for a in longer] == [len(p) for p in whole]
+    assert [(a.at, a.output_tokens) for a in longer] == [(a.at, a.output_tokens) for a in trace]
+    assert all(full[-len(own) :] == own for full, own in zip(whole, prompts, strict=True))
+    counts = [sum(full[0] == first for full in whole) for first in (500, 600, 700)]
+    assert counts == sorted(counts, reverse=True) and sum(counts) == 300
+    with pytest.raises(ValueError, match="beginnings must hold one or more; came none"):
+        begin_alike(trace, prompts, [])

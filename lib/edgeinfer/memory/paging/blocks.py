@@ -7,7 +7,7 @@ tables, copy-on-write); prefixes are found by the chain of hashes of full blocks
 from __future__ import annotations
 
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -23,6 +23,13 @@ class Copy(NamedTuple):
 
     source: int
     target: int
+
+
+class Found(NamedTuple):
+    """How many full blocks of a text are in the pool, and how many of them a sequence holds: these cost nothing."""
+
+    blocks: int
+    held: int
 
 
 @dataclass
@@ -74,6 +81,11 @@ class BlockManager:
         return len(self._empty) + len(self._kept)
 
     @property
+    def kept_blocks(self) -> int:
+        """Free blocks whose tokens are known, so that a prompt that begins with them may take them back."""
+        return len(self._kept)
+
+    @property
     def sequences(self) -> tuple[str, ...]:
         """Names of the sequences that hold a table."""
         return tuple(self._tables)
@@ -85,6 +97,11 @@ class BlockManager:
     def block_table(self, sequence_id: str) -> list[int]:
         """Return the blocks of a sequence, in the order of its tokens."""
         return list(self._table(sequence_id).blocks)
+
+    def tokens(self, sequence_id: str) -> list[int] | None:
+        """Return the tokens of a sequence; None when not all of them were told."""
+        known = self._table(sequence_id).tokens
+        return None if known is None else list(known)
 
     def add(self, sequence_id: str, tokens: Sequence[int] | None = None) -> int:
         """Open an empty sequence, or one that begins with blocks that are still there from an earlier one.
@@ -102,20 +119,42 @@ class BlockManager:
         """
         if sequence_id in self._tables:
             raise ValueError(f"sequence {sequence_id!r} is already open; free it first, or choose another name")
-        table = _Table()
-        size = self.block_size
-        for start in range(0, (len(tokens) - 1) // size * size if tokens else 0, size):
-            chain = self._chains.get((table.chain, tuple(tokens[start : start + size])))  # type: ignore[index]
-            if chain is None or chain not in self._block_of:
-                break
-            block = self._block_of[chain]
+        self._tables[sequence_id] = _Table()
+        return self.adopt(sequence_id, tokens[:-1]) if tokens else 0
+
+    def adopt(self, sequence_id: str, tokens: Sequence[int], spare: int | None = None) -> int:
+        """Go on with blocks that hold the next tokens already, as far as there are such blocks.
+
+        Args:
+            sequence_id: a sequence that ends with a full block; nothing is found for another one.
+            tokens: the tokens that come next.
+            spare: how many blocks that nobody holds it may take; None: any number.
+
+        Returns:
+            How many of the tokens need not be computed: a multiple of the block size.
+
+        Raises:
+            KeyError: "no sequence is called ..."
+        """
+        table, size = self._table(sequence_id), self.block_size
+        if table.tokens is None or table.length % size:
+            return 0
+        before = table.length
+        for chain, block in self._walk(table.chain, tokens):
+            if not self._holders[block]:
+                if spare == 0:
+                    break
+                spare = None if spare is None else spare - 1
             self._take(block)
             table.blocks.append(block)
-            table.chain, table.named = chain, table.named + 1
-        table.length = len(table.blocks) * size
-        table.tokens = list(tokens[: table.length]) if tokens else []
-        self._tables[sequence_id] = table
-        return table.length
+            table.chain, table.named, table.length = chain, table.named + 1, table.length + size
+        table.tokens.extend(tokens[: table.length - before])
+        return table.length - before
+
+    def find(self, tokens: Sequence[int]) -> Found:
+        """Look for the beginning of a text, block by block; nothing is taken."""
+        blocks = [block for _, block in self._walk(0, tokens)]
+        return Found(len(blocks), sum(self._holders[block] > 0 for block in blocks))
 
     def blocks_needed(self, sequence_id: str, count: int) -> int:
         """Return how many free blocks the next `count` tokens of a sequence would take."""
@@ -196,6 +235,16 @@ class BlockManager:
         for block in reversed(table.blocks):
             self._release(block)
 
+    def forget(self, sequence_id: str, length: int) -> None:
+        """Let no later prompt find what a sequence has behind its first `length` tokens, as it was never computed.
+
+        Raises:
+            KeyError: "no sequence is called ..."
+        """
+        for block in self._table(sequence_id).blocks[length // self.block_size :]:
+            if block in self._chain_of:
+                self._forget(block)
+
     def check(self) -> None:
         """Raise AssertionError when a block is lost, held twice, or free and held at once."""
         held = [0] * self.num_blocks
@@ -217,6 +266,15 @@ class BlockManager:
         if sequence_id not in self._tables:
             raise KeyError(f"no sequence is called {sequence_id!r}; open are {', '.join(self._tables) or 'none'}")
         return self._tables[sequence_id]
+
+    def _walk(self, chain: int, tokens: Sequence[int]) -> Iterator[tuple[int, int]]:
+        """Full blocks that hold the next tokens behind a chain: (chain, block), until one is missing."""
+        for start in range(0, len(tokens) // self.block_size * self.block_size, self.block_size):
+            found = self._chains.get((chain, tuple(tokens[start : start + self.block_size])))
+            if found is None:
+                return
+            chain = found
+            yield chain, self._block_of[chain]
 
     def _is_shared_tail(self, table: _Table) -> bool:
         return bool(table.length % self.block_size) and self._holders[table.blocks[-1]] > 1
@@ -259,3 +317,28 @@ class BlockManager:
                 chain, self._next_chain = self._next_chain, self._next_chain + 1
                 self._chains[key], self._block_of[chain], self._chain_of[block] = chain, block, (chain, key)
             table.chain, table.named = chain, table.named + 1
+
+
+def bring_back(blocks: BlockManager, sequence_id: str, tokens: Sequence[int] | None, length: int) -> int:
+    """Open a sequence that was moved out of the pool, with room for all its tokens, or not at all.
+
+    Args:
+        blocks: of the pool.
+        sequence_id: its name.
+        tokens: what it had, if known: full blocks of it that are in the pool are shared.
+        length: how many tokens it had.
+
+    Returns:
+        Tokens at its beginning that are in the pool; the caller moves the others.
+
+    Raises:
+        OutOfBlocks: "... needs 3 more blocks ..."; nothing was changed.
+    """
+    blocks.add(sequence_id)
+    try:
+        known = blocks.adopt(sequence_id, tokens) if tokens is not None else 0
+        blocks.append(sequence_id, length - known, None if tokens is None else tokens[known:])
+    except OutOfBlocks:
+        blocks.free(sequence_id)
+        raise
+    return known

@@ -18,7 +18,7 @@ from torch.nn import functional
 
 from edgeinfer.kernels.memory import in_huge_pages
 from edgeinfer.memory.paging.attention import paged_attention
-from edgeinfer.memory.paging.blocks import BlockManager, OutOfBlocks
+from edgeinfer.memory.paging.blocks import BlockManager, OutOfBlocks, bring_back
 from edgeinfer.models.decoder import Decoder
 
 FEW = 16  # rows of one sequence from which on a dense product over gathered keys is quicker than row by row
@@ -38,6 +38,15 @@ class Work(NamedTuple):
 
     sequence_id: str
     tokens: Sequence[int]
+
+
+class _Moved(NamedTuple):
+    """A sequence outside of the pool: its tokens where they are known, its length, its keys and values by block."""
+
+    tokens: list[int] | None
+    length: int
+    keys: Tensor
+    values: Tensor
 
 
 class _Step:
@@ -143,7 +152,7 @@ class PagedRunner:
         ]
         self.arrays = list(zip(*whole, strict=True))
         self.model = copy.copy(model)  # shares the weights; only its attention is ours
-        self._outside: dict[str, tuple[int, Tensor, Tensor]] = {}
+        self._outside: dict[str, _Moved] = {}
 
     def _pool(self, shape: tuple[int, ...]) -> Tensor:
         wanted = int(np.prod(shape)) * self.dtype.itemsize
@@ -192,7 +201,7 @@ class PagedRunner:
             logits (len(items), vocab_size) after the last token of each.
 
         Raises:
-            OutOfBlocks: before anything is computed or changed.
+            OutOfBlocks: before anything is computed or changed. After any other error the sequences must be freed.
             ValueError: an item without tokens, a sequence that comes twice or was moved out, too many tokens.
         """
         names = [item.sequence_id for item in items]
@@ -215,9 +224,15 @@ class PagedRunner:
         cache = _Step(self, items, starts)
         self.model.attention = cache.attend
         tokens = torch.tensor([[token for item in items for token in item.tokens]])
-        hidden = self.model.forward_layers(self.model.embed(tokens), cache)
         last = torch.tensor([len(item.tokens) for item in items]).cumsum(0) - 1
-        return self.model.head(hidden[:, last])[0]
+        try:
+            hidden = self.model.forward_layers(self.model.embed(tokens), cache)
+            return self.model.head(hidden[:, last])[0]
+        except BaseException:
+            # The blocks have names already, and a later prompt must not find keys that were never written.
+            for name, start in zip(names, starts, strict=True):
+                self.blocks.forget(name, start)
+            raise
 
     def _make_room(self, items: Sequence[StepItem]) -> None:
         limit, size = self.model.config.max_position_embeddings, self.block_size
@@ -243,22 +258,22 @@ class PagedRunner:
         self.blocks.fork(parent, child)
 
     def swap_out(self, sequence_id: str) -> int:
-        """Move a sequence's keys and values out of the pool; return the bytes moved.
+        """Move a sequence's keys and values out of the pool, shared ones as a copy; return the bytes moved.
 
         Raises:
             KeyError: "no sequence is called ..."
         """
-        table, length = (
-            torch.tensor(self.blocks.block_table(sequence_id), dtype=torch.long),
-            self.blocks.length(sequence_id),
-        )
-        saved = length, self.keys[:, table].clone(), self.values[:, table].clone()
+        table = torch.tensor(self.blocks.block_table(sequence_id), dtype=torch.long)
+        tokens, length = self.blocks.tokens(sequence_id), self.blocks.length(sequence_id)
+        saved = _Moved(tokens, length, self.keys[:, table], self.values[:, table])  # an index by tensor copies
         self.blocks.free(sequence_id)
         self._outside[sequence_id] = saved
-        return saved[1].nbytes + saved[2].nbytes
+        return saved.keys.nbytes + saved.values.nbytes
 
     def swap_in(self, sequence_id: str) -> int:
         """Bring a sequence back into the pool, all of it or nothing; return the bytes moved.
+
+        Full blocks whose tokens are still, or again, in the pool are shared instead of moved.
 
         Raises:
             KeyError: "... was not moved out".
@@ -268,17 +283,12 @@ class PagedRunner:
             raise KeyError(
                 f"sequence {sequence_id!r} was not moved out; outside are {', '.join(self._outside) or 'none'}"
             )
-        length, keys, values = self._outside[sequence_id]
-        self.blocks.add(sequence_id)
-        try:
-            self.blocks.append(sequence_id, length)
-        except OutOfBlocks:
-            self.blocks.free(sequence_id)
-            raise
-        table = torch.tensor(self.blocks.block_table(sequence_id), dtype=torch.long)
-        self.keys[:, table], self.values[:, table] = keys, values
+        tokens, length, keys, values = self._outside[sequence_id]
+        known = bring_back(self.blocks, sequence_id, tokens, length) // self.block_size
+        table = torch.tensor(self.blocks.block_table(sequence_id)[known:], dtype=torch.long)
+        self.keys[:, table], self.values[:, table] = keys[:, known:], values[:, known:]
         del self._outside[sequence_id]
-        return keys.nbytes + values.nbytes
+        return keys[:, known:].nbytes + values[:, known:].nbytes
 
     def free(self, sequence_id: str) -> None:
         """Forget a sequence, inside or outside of the pool.

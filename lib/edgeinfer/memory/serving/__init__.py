@@ -10,7 +10,7 @@ from edgeinfer.memory.serving.engine import Engine
 from edgeinfer.memory.serving.replay import Replay, Served, TimedStep, replay
 from edgeinfer.memory.serving.requests import Event, QueueFull, Request, RequestRefused, Row, Runner, StepRecord
 from edgeinfer.memory.serving.static import StaticBatching
-from edgeinfer.memory.serving.trace import Arrival, cut_prompts, make_trace
+from edgeinfer.memory.serving.trace import Arrival, begin_alike, cut_prompts, make_trace
 
 __all__ = [
     "Arrival",
@@ -28,6 +28,7 @@ __all__ = [
     "StaticBatching",
     "StepRecord",
     "TimedStep",
+    "begin_alike",
     "cut_prompts",
     "fit",
     "make_trace",

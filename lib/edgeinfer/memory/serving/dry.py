@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgeinfer.memory.paging.blocks import BlockManager
+from edgeinfer.memory.paging.blocks import BlockManager, bring_back
 from edgeinfer.memory.serving.requests import Work
 
 
@@ -22,7 +22,7 @@ class DryRunner:
     def __init__(self, num_blocks: int, block_size: int = 16) -> None:
         self.num_blocks, self.block_size = num_blocks, block_size
         self.blocks = BlockManager(num_blocks, block_size)
-        self.swapped: dict[str, int] = {}  # tokens of the sequences outside of the pool
+        self.swapped: dict[str, list[int]] = {}  # tokens of the sequences outside of the pool
 
     @property
     def free_blocks(self) -> int:
@@ -37,18 +37,20 @@ class DryRunner:
         for item in items:
             if item.sequence_id not in self.blocks.sequences:
                 self.blocks.add(item.sequence_id)
-            self.blocks.append(item.sequence_id, len(item.tokens))
+            self.blocks.append(item.sequence_id, len(item.tokens), item.tokens)
         return np.zeros((len(items), 1), np.float32)
 
     def swap_out(self, sequence_id: str) -> None:
-        """Give the blocks of a sequence back and remember its length."""
-        self.swapped[sequence_id] = self.blocks.length(sequence_id)
+        """Give the blocks of a sequence back and remember its tokens."""
+        self.swapped[sequence_id] = self.blocks.tokens(sequence_id) or []
         self.blocks.free(sequence_id)
 
-    def swap_in(self, sequence_id: str) -> None:
-        """Take blocks for it again."""
-        self.blocks.add(sequence_id)
-        self.blocks.append(sequence_id, self.swapped.pop(sequence_id))
+    def swap_in(self, sequence_id: str) -> int:
+        """Take blocks for it again; return how many of its tokens were in the pool."""
+        tokens = self.swapped[sequence_id]
+        known = bring_back(self.blocks, sequence_id, tokens, len(tokens))
+        del self.swapped[sequence_id]
+        return known
 
     def free(self, sequence_id: str) -> None:
         """Forget a sequence, inside or outside of the pool."""

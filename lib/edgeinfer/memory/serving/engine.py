@@ -1,9 +1,9 @@
 """Continuous batching: who is computed is decided anew before every iteration.
 
 Finished requests leave at once and waiting ones join at once; long prompts are read in chunks beside the others' next
-tokens; when blocks run out, the latest request gives its own back and continues later. Synchronous: one caller, one
-thread. Knows neither text nor connections. Sources: orca (iterations), sarathi-serve (chunks), pagedattention
-(preemption).
+tokens; prompts that begin alike share blocks; when blocks run out, the latest request gives its own back and continues
+later. Synchronous: one caller, one thread. Knows neither text nor connections. Sources: orca (iterations),
+sarathi-serve (chunks), pagedattention (preemption, sharing).
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ class Engine(Scheduler):
             tokens again later, "swap" moves it out of the pool and back.
         max_waiting: how many requests may wait; None: any number.
         context: the most tokens that the model can have in one sequence.
+        share_prefixes: whether full blocks with the same beginning are computed once and shared, also with requests
+            that come after the first one has ended, and equal prompts are read once; the answers do not change.
 
     Raises:
         ValueError: "token_budget 8 is smaller than max_batch 16 ..."
@@ -47,6 +49,7 @@ class Engine(Scheduler):
         preemption: Literal["recompute", "swap"] = "recompute",
         max_waiting: int | None = None,
         context: int | None = None,
+        share_prefixes: bool = True,
     ) -> None:
         super().__init__(runner, max_batch, max_waiting, context)
         if token_budget < max_batch:
@@ -56,8 +59,8 @@ class Engine(Scheduler):
             )
         if preemption not in ("recompute", "swap"):
             raise ValueError(f"preemption must be 'recompute' or 'swap'; came {preemption!r}")
-        self.token_budget, self.preemption = token_budget, preemption
-        self.preemptions = 0
+        self.token_budget, self.preemption, self.share_prefixes = token_budget, preemption, share_prefixes
+        self.preemptions = self.reused = 0  # requests that had to step back; tokens that were not computed again
         self._evicted: list[str] = []
 
     def pause(self, request_id: str) -> None:
@@ -84,7 +87,7 @@ class Engine(Scheduler):
         Returns:
             One event for each request that got a token; finished requests have given their blocks back.
         """
-        self._evicted = []
+        self._evicted, before = [], self.reused
         self._admit()
         plan = self._plan()
         if not plan:
@@ -93,15 +96,18 @@ class Engine(Scheduler):
         phases = [s.phase for s, _ in plan]
         logits = as_rows(self._compute(plan))
         rows = [Row(s.id, n, s.computed, phase) for (s, n), phase in zip(plan, phases, strict=True)]
-        self.last_step = StepRecord(tuple(rows), tuple(self._evicted))
+        held = self.runner.num_blocks - self.runner.free_blocks
         events = []
-        for (sequence, _), row in zip(plan, logits, strict=True):
+        for (sequence, _), phase, row in zip(plan, phases, logits, strict=True):
             if sequence.missing:  # the prompt has not been read to its end: these logits predict a known token
                 continue
-            events.append(sequence.take(row))
-            if sequence.finish_reason:
-                self.running.remove(sequence)
-                self._release(sequence)
+            twins = self._fork(sequence) if phase == "prefill" else []
+            for one in (sequence, *twins):
+                events.append(one.take(row))
+                if one.finish_reason:
+                    self.running.remove(one)
+                    self._release(one)
+        self.last_step = StepRecord(tuple(rows), tuple(self._evicted), self.reused - before, held)
         return events
 
     # ---- who joins -----------------------------------------------------------------------------------------------
@@ -111,8 +117,7 @@ class Engine(Scheduler):
         for sequence in [s for s in self.waiting if not s.paused]:
             if sum(not s.paused for s in self.running) >= self.max_batch:
                 return
-            needed = self.blocks_for(len(sequence.tokens))
-            while needed > self._unpromised() and self._evict_paused():
+            while (needed := self._to_come(sequence)) > self._unpromised() and self._evict_paused():
                 pass
             if needed > self._unpromised():
                 return  # later requests do not overtake: a long prompt would never get its turn
@@ -120,12 +125,22 @@ class Engine(Scheduler):
             if sequence.swapped:
                 self.runner.swap_in(sequence.id)
                 sequence.swapped = False
+            elif self._twin(sequence) is None:
+                self._adopt(sequence)
             insort(self.running, sequence, key=lambda s: s.number)
 
     def _unpromised(self) -> int:
         """Free blocks, less those that admitted requests still need to read what they have."""
-        promised = sum(self.blocks_for(len(s.tokens)) - self.blocks_for(s.computed) for s in self.running)
-        return self.runner.free_blocks - promised
+        return self.runner.free_blocks - sum(self._to_come(s) for s in self.running)
+
+    def _to_come(self, sequence: Sequence) -> int:
+        """Free blocks that a request takes to read what it has; blocks that others hold are not counted."""
+        if sequence.computed and not sequence.swapped:
+            return self.runner.blocks.blocks_needed(sequence.id, sequence.missing)
+        if self._twin(sequence):
+            return 1  # all blocks are those of the twin; the last one is copied when it writes
+        found = self.runner.blocks.find(sequence.tokens[:-1]).held if self.share_prefixes else 0
+        return self.blocks_for(len(sequence.tokens)) - found
 
     # ---- who is computed -----------------------------------------------------------------------------------------
 
@@ -140,28 +155,84 @@ class Engine(Scheduler):
 
     def _fill(self) -> list[tuple[Sequence, int]]:
         plan: list[tuple[Sequence, int]] = []
-        budget, used = self.token_budget, 0
+        budget, used, blocks = self.token_budget, 0, self.runner.blocks
         for sequence in [s for s in self.running if s.phase == "decode" and not s.paused]:
             if budget == 0:
                 break
-            needed = self._new_blocks(sequence, 1)
-            while needed > self.runner.free_blocks - used and sequence in self.running:
+            while sequence in self.running:
+                needed = blocks.blocks_needed(sequence.id, 1)
+                if needed <= self.runner.free_blocks - used:
+                    plan.append((sequence, 1))
+                    budget, used = budget - 1, used + needed
+                    break
                 if not self._evict_paused():
                     self._evict(self.running[-1])
-            if sequence in self.running:
-                plan.append((sequence, 1))
-                budget, used = budget - 1, used + needed
         for sequence in [s for s in self.running if s.phase == "prefill" and not s.paused]:
+            self._adopt(sequence, self.runner.free_blocks - used)
+            if self._is_coming(sequence, plan):
+                continue
             free = self.runner.free_blocks - used
             room = (free + self.blocks_for(sequence.computed)) * self.runner.block_size - sequence.computed
             count = min(sequence.missing, budget, room)
             if count > 0:
                 plan.append((sequence, count))
-                budget, used = budget - count, used + self._new_blocks(sequence, count)
+                budget -= count
+                used += self.blocks_for(sequence.computed + count) - self.blocks_for(sequence.computed)
         return plan
 
-    def _new_blocks(self, sequence: Sequence, count: int) -> int:
-        return self.blocks_for(sequence.computed + count) - self.blocks_for(sequence.computed)
+    # ---- who shares ----------------------------------------------------------------------------------------------
+
+    def _adopt(self, sequence: Sequence, spare: int | None = None) -> None:
+        """Take blocks with the next tokens of a request from the pool, at most `spare` that nobody holds."""
+        if not self.share_prefixes or self._twin(sequence):
+            return
+        blocks, opens = self.runner.blocks, not sequence.computed
+        if opens:
+            blocks.add(sequence.id)
+        # The last token is always computed, for its logits are wanted.
+        count = blocks.adopt(sequence.id, sequence.tokens[sequence.computed : -1], spare)
+        if opens and not count:
+            blocks.free(sequence.id)
+        self._note(sequence, count)
+
+    def _note(self, sequence: Sequence, count: int) -> None:
+        sequence.computed += count
+        self.reused += count
+        if not sequence.generated:
+            sequence.reused += count
+
+    def _is_coming(self, sequence: Sequence, plan: list[tuple[Sequence, int]]) -> bool:
+        """Whether an earlier request is about to read what this one would read next, and leave it in the pool."""
+        if not self.share_prefixes:
+            return False
+        if self._twin(sequence):
+            return True
+        end = sequence.computed + self.runner.block_size
+        if sequence.computed % self.runner.block_size or end >= len(sequence.tokens):
+            return False
+        return any(other.computed < end and other.tokens[:end] == sequence.tokens[:end] for other, _ in plan)
+
+    def _twin(self, sequence: Sequence) -> Sequence | None:
+        """An earlier request that reads the same tokens to their end: its cache can be forked then."""
+        if not self.share_prefixes or sequence.computed:
+            return None
+        for other in self.running:
+            if other.number >= sequence.number:
+                return None
+            if other.phase == "prefill" and not other.paused and other.tokens == sequence.tokens:
+                return other
+        return None
+
+    def _fork(self, sequence: Sequence) -> list[Sequence]:
+        """Let requests go on from a prompt that was read to its end, if theirs is the same."""
+        if not self.share_prefixes:
+            return []
+        tokens = sequence.tokens
+        twins = [s for s in self.running if not s.computed and not s.paused and s.tokens == tokens]
+        for twin in twins:
+            self.runner.blocks.fork(sequence.id, twin.id)
+            self._note(twin, sequence.computed)
+        return twins
 
     # ---- who makes room ------------------------------------------------------------------------------------------
 
@@ -182,6 +253,8 @@ class Engine(Scheduler):
                 sequence.swapped = True
             else:
                 self._release(sequence)
+            if not sequence.generated:
+                sequence.reused = 0  # read again from the beginning
             self.preemptions += 1
             self._evicted.append(sequence.id)
         insort(self.waiting, sequence, key=lambda s: s.number)

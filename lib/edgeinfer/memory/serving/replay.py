@@ -100,6 +100,26 @@ class Replay:
     def preemptions(self) -> int:
         return sum(len(step.record.preempted) for step in self.steps)
 
+    @property
+    def read(self) -> int:
+        """Tokens that were computed in prefill: prompts, and what had to be read again."""
+        return sum(row.tokens for step in self.steps for row in step.record.rows if row.phase == "prefill")
+
+    @property
+    def reused(self) -> int:
+        """Tokens that were taken from the pool instead of being computed."""
+        return sum(step.record.reused for step in self.steps)
+
+    @property
+    def most_held(self) -> int:
+        """Blocks held at the fullest moment."""
+        return max(step.record.held for step in self.steps)
+
+    @property
+    def held(self) -> float:
+        """Blocks held on average over the steps."""
+        return float(np.mean([step.record.held for step in self.steps]))
+
 
 def replay(
     scheduler: Steps,
@@ -113,7 +133,7 @@ def replay(
     Args:
         scheduler: empty.
         trace: arrivals in order.
-        prompts: token ids of each prompt; None: zeros, for runners that only pretend.
+        prompts: token ids of each prompt; None: no two begin alike, for runners that only pretend.
         cost: seconds of a step (modelled); None: the time that the step takes on this machine.
         clock: that measures it; `time.thread_time` counts processor time, which other programs disturb less.
 
@@ -122,7 +142,8 @@ def replay(
     """
     waiting = []
     for number, arrival in enumerate(trace):
-        prompt = tuple(prompts[number]) if prompts is not None else (0,) * arrival.prompt_tokens
+        # Without prompts every request has a token of its own, so that no two begin alike.
+        prompt = tuple(prompts[number]) if prompts is not None else (number,) * arrival.prompt_tokens
         waiting.append(Served(Request(str(number), prompt, arrival.output_tokens), arrival.at))
     served = {s.request.id: s for s in waiting}
     steps: list[TimedStep] = []

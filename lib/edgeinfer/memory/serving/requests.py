@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.memory.paging.blocks import BlockManager
+
 FinishReason = Literal["stop", "length"]
 Phase = Literal["prefill", "decode", "idle"]
 
@@ -48,11 +50,19 @@ class Request:
 
 @dataclass(frozen=True)
 class Event:
-    """One new token of a request; with the last one comes the reason why it ended."""
+    """One new token of a request; with the last one comes the reason why it ended.
+
+    Args:
+        request_id: whose.
+        token: which.
+        finish_reason: None while more are to come.
+        reused: tokens of the prompt that were not computed for it, because an earlier request had left them.
+    """
 
     request_id: str
     token: int
     finish_reason: FinishReason | None = None
+    reused: int = 0
 
 
 @dataclass(frozen=True)
@@ -70,10 +80,19 @@ class Row:
 
 @dataclass(frozen=True)
 class StepRecord:
-    """What was computed together in one iteration, and who lost its place before it."""
+    """What was computed together in one iteration.
+
+    Args:
+        rows: what each request did.
+        preempted: who lost its place before it.
+        reused: tokens that requests took from the pool instead of computing them, since the step before.
+        held: blocks that somebody held when the step was computed.
+    """
 
     rows: tuple[Row, ...]
     preempted: tuple[str, ...] = ()
+    reused: int = 0
+    held: int = 0
 
     @property
     def tokens(self) -> int:
@@ -88,7 +107,12 @@ class Work(NamedTuple):
 
 
 class Runner(Protocol):
-    """What a scheduler needs to compute: `edgeinfer.memory.paging.PagedRunner`, or one that only pretends (`dry`)."""
+    """What a scheduler needs to compute: `edgeinfer.memory.paging.PagedRunner`, or one that only pretends (`dry`).
+
+    `blocks` keeps the books of its pool; a step opens sequences that are not open and appends to the others.
+    """
+
+    blocks: BlockManager
 
     @property
     def num_blocks(self) -> int: ...
@@ -112,12 +136,16 @@ class Runner(Protocol):
 
 @dataclass
 class Sequence:
-    """A request on its way: `tokens` are the prompt and the answer so far, the first `computed` are in the cache."""
+    """A request on its way: `tokens` are the prompt and the answer so far, the first `computed` are in the cache.
+
+    `reused` of the prompt's tokens were taken from the pool when it was read for the first time.
+    """
 
     request: Request
     number: int  # order of arrival
     tokens: list[int] = field(default_factory=list)
     computed: int = 0
+    reused: int = 0
     swapped: bool = False
     paused: bool = False
     finish_reason: FinishReason | None = None
@@ -152,7 +180,7 @@ class Sequence:
             self.finish_reason = "stop"
         elif self.generated == self.request.max_tokens:
             self.finish_reason = "length"
-        return Event(self.id, token, self.finish_reason)
+        return Event(self.id, token, self.finish_reason, self.reused)
 
 
 def draw(logits: NDArray[np.float32], request: Request, rng: np.random.Generator) -> int:

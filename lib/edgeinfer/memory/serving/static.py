@@ -28,9 +28,8 @@ class StaticBatching(Scheduler):
         plan = [(s, s.missing) for s in self.running]
         phases: list[Phase] = ["idle" if s.finish_reason else s.phase for s, _ in plan]
         logits = as_rows(self._compute(plan))
-        self.last_step = StepRecord(
-            tuple(Row(s.id, n, s.computed, phase) for (s, n), phase in zip(plan, phases, strict=True))
-        )
+        rows = tuple(Row(s.id, n, s.computed, phase) for (s, n), phase in zip(plan, phases, strict=True))
+        self.last_step = StepRecord(rows, held=self.runner.num_blocks - self.runner.free_blocks)
         for (sequence, _), row in zip(plan, logits, strict=True):
             if sequence.finish_reason:
                 sequence.tokens.append(sequence.tokens[-1])  # padding: the row goes on, nobody reads it

@@ -8,7 +8,7 @@ Knows neither model nor scheduler.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -116,3 +116,33 @@ def cut_prompts(trace: Sequence[Arrival], tokens: Sequence[int], seed: int = 0) 
     rng = np.random.default_rng(seed)
     starts = [int(rng.integers(0, len(tokens) - arrival.prompt_tokens + 1)) for arrival in trace]
     return [list(tokens[s : s + a.prompt_tokens]) for s, a in zip(starts, trace, strict=True)]
+
+
+def begin_alike(
+    trace: Sequence[Arrival],
+    prompts: Sequence[Sequence[int]],
+    beginnings: Sequence[Sequence[int]],
+    skew: float = 1.0,
+    seed: int = 0,
+) -> tuple[list[Arrival], list[list[int]]]:
+    """Put one of a few beginnings before each prompt, as services do whose requests carry instructions.
+
+    Args:
+        trace: arrivals.
+        prompts: what each asks, see `cut_prompts`.
+        beginnings: token ids of each.
+        skew: the k-th beginning is chosen in proportion to k to the power of -skew; 0: all equally often.
+        seed: of the choices.
+
+    Returns:
+        The arrivals with their new prompt lengths, and the prompts.
+
+    Raises:
+        ValueError: "beginnings must hold one or more; came none".
+    """
+    if not beginnings:
+        raise ValueError("beginnings must hold one or more; came none")
+    chances = np.arange(1, len(beginnings) + 1, dtype=float) ** -skew
+    chosen = np.random.default_rng(seed).choice(len(beginnings), len(trace), p=chances / chances.sum())
+    whole = [[*beginnings[k], *prompt] for k, prompt in zip(chosen, prompts, strict=True)]
+    return [replace(a, prompt_tokens=len(p)) for a, p in zip(trace, whole, strict=True)], whole
