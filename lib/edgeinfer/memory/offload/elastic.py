@@ -23,18 +23,31 @@ class Budget:
         ready_bytes: a buffer of shards that are in memory before the request comes.
         disk_rate: bytes/s.
         layer_seconds: computing one layer.
-        latency: seconds until the last layer must be done.
+        latency: seconds until the answer must be there.
+        head_seconds: what follows the last layer.
     """
 
     ready_bytes: float
     disk_rate: float
     layer_seconds: float
     latency: float
+    head_seconds: float = 0.0
 
     def until(self, layer: int, layers: int) -> float:
         """Bytes that may have been read, at most, when layer `layer` (from 0) of `layers` begins at its latest time."""
-        start = self.latency - (layers - layer) * self.layer_seconds
+        start = self.latency - self.head_seconds - (layers - layer) * self.layer_seconds
         return self.ready_bytes + max(0.0, start) * self.disk_rate
+
+    def slower(self, margin: float) -> Budget:
+        """The same budget on a machine that is slower by this part: to plan with, where a clock varies."""
+        longer = 1 + margin
+        return Budget(
+            self.ready_bytes,
+            self.disk_rate / longer,
+            self.layer_seconds * longer,
+            self.latency,
+            self.head_seconds * longer,
+        )
 
 
 def plan(sizes: NDArray, losses: NDArray, limits: Sequence[float], unit: int = 1024) -> list[int]:

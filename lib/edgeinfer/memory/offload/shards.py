@@ -54,7 +54,7 @@ class ShardedModel:
 
     def __init__(self, model: Decoder, bits: Sequence[int] = FIDELITIES, group_size: int = 32) -> None:
         self.model = model.clone()
-        self.bits = tuple(bits)
+        self.bits, self.group_size = tuple(bits), group_size
         self._exact = model.linears()
         self.names = tuple(dict.fromkeys(name.rsplit(".", 1)[0] for name in self._exact))
         self.stored: dict[tuple[str, int], QuantizedWeight] = {
@@ -63,12 +63,13 @@ class ShardedModel:
             for b in self.bits
         }
 
-    def _inside(self, shard: str) -> list[str]:
-        return [name for name in self._exact if name.startswith(shard + ".")]
+    def inside(self, shard: str) -> list[str]:
+        """The linear layers of a shard."""
+        return [name for name in self._exact if name.rsplit(".", 1)[0] == shard]
 
     def set(self, shard: str, bits: int | None) -> None:
         """Set one shard to a fidelity; None: as it was trained."""
-        for name in self._inside(shard):
+        for name in self.inside(shard):
             exact = self._exact[name]
             self.model.set_weight(
                 name, exact if bits is None else torch.from_numpy(self.stored[name, bits].dequantize()).to(exact.dtype)
@@ -84,7 +85,7 @@ class ShardedModel:
         return sum(
             self.stored[name, self.bits[kind]].nbytes
             for shard, kind in zip(self.names, kinds, strict=True)
-            for name in self._inside(shard)
+            for name in self.inside(shard)
         )
 
     def profile(self, tokens: Tensor) -> Shards:
@@ -98,7 +99,7 @@ class ShardedModel:
         base = mean_loss(self.model, tokens)
         sizes, losses = [], []
         for shard in self.names:
-            inside = self._inside(shard)
+            inside = self.inside(shard)
             sizes.append([sum(self.stored[n, b].nbytes for n in inside) for b in self.bits])
             error = [
                 sum(
