@@ -211,3 +211,56 @@ def kv_on_disk_results() -> list[Result]:
         Result("reads under way when the layer asked", under_way, "1", "measured"),
         Result("logits equal with old KV on disk", int(disk.equal), "1", "measured", "1: bit for bit"),
     ]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OnDemand:
+    """What a decoder reads of old keys and values on the disk when a filter decides; shares of reading them all."""
+
+    wanted: float
+    in_lines: float
+    read: float
+    requests: float
+    memory: float
+    equal: bool
+
+
+@cache
+def on_demand(alpha: float = 0.0, together: int = 16, prompt: int = 384, tokens: int = 4) -> OnDemand:
+    """Decode with Energon's filter in front of the disk; `requests` of one layer, `memory` as a share of 8-bit records."""
+    import torch
+
+    from edgeinfer import models
+    from edgeinfer.kernels.energon import FilteredAttention, leading_bits
+    from edgeinfer.memory.contexts import FilteredFetch
+    from edgeinfer.models import PlainCache
+
+    class Rounded(PlainCache):
+        def update(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+            eight = (torch.from_numpy(leading_bits(x.numpy(), 8)) for x in (keys, values))
+            return super().update(layer, *eight)
+
+    model, text = models.load("target"), models.held_out_tokens("text")
+    config = model.config
+
+    def run() -> tuple[Tensor, tuple[int, ...]]:
+        _, kept = model.prefill(text[None, :prompt], last_only=True)
+        before = count(kept)
+        rows = [model.decode(text[None, i : i + 1], kept)[0] for i in range(prompt, prompt + tokens)]
+        return torch.cat(rows), tuple(now - then for now, then in zip(count(kept), before, strict=True))
+
+    def count(kept: Any) -> tuple[int, ...]:
+        if not isinstance(kept, FilteredFetch):
+            return ()
+        return kept.bytes_wanted, kept.bytes_in_lines, kept.bytes_read, kept.bytes_all, kept.requests
+
+    fetch = FilteredFetch(config, alpha=alpha, together=together)
+    model.cache_factory, model.attention = fetch.as_cache, fetch.attention
+    got, (wanted, in_lines, read, everything, requests) = run()
+    held = fetch.memory_bytes / (everything / tokens)
+    fetch.close()
+    model.cache_factory, model.attention = Rounded, FilteredAttention(alpha=alpha)
+    want, _ = run()
+    calls = tokens * config.num_hidden_layers
+    equal = bool(torch.allclose(got, want, rtol=1e-4, atol=1e-4))
+    return OnDemand(wanted / everything, in_lines / everything, read / everything, requests / calls, held, equal)

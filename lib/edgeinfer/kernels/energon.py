@@ -7,7 +7,7 @@ channels. Source: energon.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -116,19 +116,34 @@ def filter_keys(
     Source: energon.
     """
     query, keys = finite_cache(query, "query"), finite_cache(keys, "keys")
-    widths = tuple(int(b) for b in bits)
-    if not widths or list(widths) != sorted(set(widths)):
-        raise ValueError(f"rounds must read more and more bits, got {widths}.")
     if keys.shape[-2] == 0:
         raise ValueError("there is no key to filter.")
     if query.shape[-1] != keys.shape[-1]:
         raise ValueError(f"query and keys must have as many channels, got {query.shape[-1]} and {keys.shape[-1]}.")
+    return filter_rounds(lambda width: query @ np.swapaxes(leading_bits(keys, width), -1, -2), bits, alpha, mask)
+
+
+def filter_rounds(
+    scores_at: Callable[[int], NDArray[np.float32]],
+    bits: Sequence[int] = (2, 4),
+    alpha: float | Sequence[float] = 0.0,
+    mask: NDArray[np.bool_] | None = None,
+) -> FilteredKeys:
+    """`filter_keys` for keys that lie somewhere else, in parts.
+
+    Args:
+        scores_at: width -> (..., T, S) float32, the scores when only that many leading bits of each key are known.
+        bits, alpha, mask: as in `filter_keys`.
+    """
+    widths = tuple(int(b) for b in bits)
+    if not widths or list(widths) != sorted(set(widths)):
+        raise ValueError(f"rounds must read more and more bits, got {widths}.")
     alphas = [float(alpha)] * len(widths) if isinstance(alpha, int | float) else [float(a) for a in alpha]
     if len(alphas) != len(widths):
         raise ValueError(f"give one alpha, or one for each of the {len(widths)} rounds; got {len(alphas)}.")
     rounds, alive = [], None
     for width, a in zip(widths, alphas, strict=True):
-        scores = query @ np.swapaxes(leading_bits(keys, width), -1, -2)
+        scores = scores_at(width)
         if alive is None:
             alive = visible = np.broadcast_to(True if mask is None else mask, scores.shape)
         alive = alive & (scores >= threshold(scores, alive, a))

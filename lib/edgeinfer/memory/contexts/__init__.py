@@ -1,6 +1,6 @@
 """Contexts of several apps under one budget of memory, and a cache of keys and values whose old part lies on the disk.
 
-Source: llms, mnn-llm. The names are imported on first use.
+Source: llms, mnn-llm, energon. The names are imported on first use.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from edgeinfer.memory.contexts.chunk_file import ContextFileError, pack_chunk, read_chunk, unpack_chunk, write_chunk
     from edgeinfer.memory.contexts.density import AttentionMass, allot_bits
     from edgeinfer.memory.contexts.eviction import eviction_order
+    from edgeinfer.memory.contexts.filtered_fetch import FilteredFetch
     from edgeinfer.memory.contexts.kv_on_disk import FlashKVCache
     from edgeinfer.memory.contexts.loading import Costs, measure_costs, split_point
     from edgeinfer.memory.contexts.service import ContextService
@@ -23,6 +24,7 @@ _HOME = {
     "ContextFileError": "chunk_file",
     "ContextService": "service",
     "Costs": "loading",
+    "FilteredFetch": "filtered_fetch",
     "FlashKVCache": "kv_on_disk",
     "allot_bits": "density",
     "compress": "chunk",
@@ -41,6 +43,7 @@ __all__ = [
     "ContextFileError",
     "ContextService",
     "Costs",
+    "FilteredFetch",
     "FlashKVCache",
     "allot_bits",
     "compress",
