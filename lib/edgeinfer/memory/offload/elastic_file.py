@@ -220,7 +220,8 @@ class ShardFile:
 
     def load(self, model: Decoder, kinds: Sequence[int]) -> Decoder:
         """The model with all shards loaded at once, shard i in fidelity number kinds[i]; raises as `check`."""
-        whole, weights = self.hollow(model), {}
+        whole = self.hollow(model)
+        weights: dict[str, Tensor] = {}
         for shard, kind in zip(self.names, kinds, strict=True):
             bits = self.bits[kind]
             weights |= self.weights(shard, bits, self.read(shard, bits), model.dtype)
