@@ -128,6 +128,7 @@ def best_ratio(times: Comparison, fast: str, slow: str) -> float:
 def t_mac() -> Evidence:
     """Bytes, look-ups and time against bits; int8 tables against the exact product; speed against its rivals."""
     from edgeinfer import kernels
+    from edgeinfer.evidence.vc2_locality import permuted_lookups
     from edgeinfer.kernels import lookup, lookup_steps
 
     claim = Claim(
@@ -183,6 +184,7 @@ def t_mac() -> Evidence:
         ),
         Result("speed over the dot product, 2 bits", speed("look-up, 2 bits", "dot product, 2 bits"), "x", "measured"),
         Result("speed over the dot product, 4 bits", speed("look-up, 4 bits", "dot product, 4 bits"), "x", "measured"),
+        Result("time with planes row by row over permuted", permuted_lookups(), "x", "measured", "2 bits, one thread"),
     ]
     holds = linear and against_dequantize > 1
     reason = (

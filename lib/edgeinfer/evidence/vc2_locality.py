@@ -235,3 +235,24 @@ def loop_tiling() -> Evidence:
         "processor the order of the loops decides the time; tiles add little while outer caches hold the matrices."
     )
     return Evidence(claim, results, bool(min(gains) > 1.5 and worst < 1.5), words)
+
+
+def permuted_lookups(bits: int = 2, side: int = 4096, rounds: int = 15) -> float:
+    """Return how many times as long a look-up product takes whose planes lie row by row; both give the same bits."""
+    from edgeinfer.kernels import quantize_groupwise
+    from edgeinfer.kernels.lookup import build_tables, lookup_matmul, pack_lookup
+    from edgeinfer.memory.locality import row_order, row_order_matmul
+
+    rng = np.random.default_rng(0)
+    packed = pack_lookup(quantize_groupwise(rng.standard_normal((side, side), np.float32), bits, 128))
+    rows, tables = row_order(packed), build_tables(rng.standard_normal(side, np.float32), 128)
+    if not np.array_equal(row_order_matmul(rows, tables), lookup_matmul(packed, tables)):
+        raise AssertionError("the two orders of the planes give different products")
+    ratios = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        lookup_matmul(packed, tables)
+        middle = time.perf_counter()
+        row_order_matmul(rows, tables)
+        ratios.append((time.perf_counter() - middle) / (middle - start))
+    return float(np.median(ratios))

@@ -220,7 +220,7 @@ def build_tables(x: NDArray[np.float32], group_size: int) -> LookupTables:
 
 
 @compiled(forceinline=True)
-def _column(bits, w, scale, offset, middle, table, unit, sums, group_size, y, block):
+def look_up_block(bits, w, scale, offset, middle, table, unit, sums, group_size, y, block):
     """y[64 rows of the block] for one column."""
     nibble = splat_i8(np.int8(15))
     which = simd.table_of_byte()  # byte j of a lane looks into table j of the register
@@ -280,7 +280,7 @@ def _finish(f, a, half, total, scale, offset, middle, q):
 def _blocks(bits, w, scale, offset, middle, table, unit, sums, group_size, y, first, last):
     for block in range(first, last):
         for b in range(unit.shape[0]):
-            _column(bits, w, scale, offset, middle, table[b], unit[b], sums[b], group_size, y[b], block)
+            look_up_block(bits, w, scale, offset, middle, table[b], unit[b], sums[b], group_size, y[b], block)
 
 
 @compiled()
@@ -295,34 +295,39 @@ def _vector(w, scale, offset, middle, bits, table, unit, sums, group_size, y, fi
 
 
 @compiled()
-def _portable(w, scale, offset, middle, bits, table, unit, sums, group_size, y, first, last):
+def look_up_block_portable(bits, w, scale, offset, middle, table, unit, sums, group_size, y, block):
     """The same integer and float operations by plain loops."""
     steps = group_size // STEP
     total = np.empty(BLOCK, np.int32)
     shift = np.int32(OFFSET * 8 * ((1 << bits) - 1) * steps)
+    out = y[block * BLOCK : (block + 1) * BLOCK]
+    out[:] = np.float32(0)
+    at = block * unit.size * steps * bits * 256
+    for g in range(unit.size):
+        total[:] = -shift
+        for c in range(g * steps, (g + 1) * steps):
+            tables = table[c * 128 : (c + 1) * 128]
+            for p in range(bits):
+                for r in range(BLOCK):
+                    looked_up = np.int32(0)
+                    for j in range(4):
+                        index = w[at + 4 * r + j]
+                        looked_up += np.int32(tables[16 * j + (index & 15)])
+                        looked_up += np.int32(tables[64 + 16 * j + (index >> 4)])
+                    total[r] += looked_up << p
+                at += 256
+        q = (block * unit.size + g) * BLOCK
+        half = np.float32(0.5) * unit[g]
+        for r in range(BLOCK):
+            o = offset[q + r] if offset.size else middle
+            out[r] += scale[q + r] * (half * np.float32(total[r]) + o * sums[g])
+
+
+@compiled()
+def _portable(w, scale, offset, middle, bits, table, unit, sums, group_size, y, first, last):
     for block in range(first, last):
         for b in range(unit.shape[0]):
-            out = y[b, block * BLOCK : (block + 1) * BLOCK]
-            out[:] = np.float32(0)
-            at = block * unit.shape[1] * steps * bits * 256
-            for g in range(unit.shape[1]):
-                total[:] = -shift
-                for c in range(g * steps, (g + 1) * steps):
-                    tables = table[b, c * 128 : (c + 1) * 128]
-                    for p in range(bits):
-                        for r in range(BLOCK):
-                            looked_up = np.int32(0)
-                            for j in range(4):
-                                index = w[at + 4 * r + j]
-                                looked_up += np.int32(tables[16 * j + (index & 15)])
-                                looked_up += np.int32(tables[64 + 16 * j + (index >> 4)])
-                            total[r] += looked_up << p
-                        at += 256
-                q = (block * unit.shape[1] + g) * BLOCK
-                half = np.float32(0.5) * unit[b, g]
-                for r in range(BLOCK):
-                    o = offset[q + r] if offset.size else middle
-                    out[r] += scale[q + r] * (half * np.float32(total[r]) + o * sums[b, g])
+            look_up_block_portable(bits, w, scale, offset, middle, table[b], unit[b], sums[b], group_size, y[b], block)
 
 
 def lookup_matmul(
