@@ -227,7 +227,7 @@ class OnDemand:
 
 @cache
 def on_demand(alpha: float = 0.0, together: int = 16, prompt: int = 384, tokens: int = 4) -> OnDemand:
-    """Decode with Energon's filter in front of the disk; `requests` of one layer, `memory` as a share of 8-bit records."""
+    """Decode with Energon's filter in front of the disk; `requests` for a layer, `memory` over that of all records."""
     import torch
 
     from edgeinfer import models

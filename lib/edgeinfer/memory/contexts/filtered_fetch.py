@@ -2,7 +2,8 @@
 
 Memory keeps the four leading bits of every key, on which Energon's rounds decide; the file keeps the other four and the
 values. It is the decoder's cache and its attention at once, because the query decides what is read. That also means
-that nothing can be read ahead. H key-value heads, G query heads of each, T queries, S keys, D channels. Source: energon.
+that nothing can be read ahead. H key-value heads, G query heads of each, T queries, S keys, D channels.
+Source: energon.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class FilteredFetch:
     Attributes:
         together: tokens of a head that are written, and read, as one piece.
         bytes_wanted: of the records that passed the filter, as if a single record could be read.
-        bytes_in_lines: of the lines of 64 bytes that hold them: what memory beyond a link, read line by line, would send.
+        bytes_in_lines: of the lines of 64 bytes that hold them: what memory beyond a link would send.
         bytes_all: of all old records, once for each step: what a cache on the disk without a filter reads.
     """
 
@@ -135,7 +136,7 @@ class FilteredFetch:
         """
         codes, scale = _codes(keys[0].float().numpy())
         value_codes, value_scale = _codes(values[0].float().numpy())
-        low, high = codes & 15, codes >> 4
+        low, high = codes & np.uint8(15), codes >> np.uint8(4)
         record = np.concatenate((_pairs(low), value_codes, value_scale.view(np.uint8)), -1)
         self._leading[layer] = np.concatenate((self._leading[layer], _pairs(high)), 1)
         self._scale[layer] = np.concatenate((self._scale[layer], scale), 1)
@@ -158,8 +159,8 @@ class FilteredFetch:
 
         seen = None if mask is None else mask.reshape(mask.shape[-2:]).numpy()
         kept = filter_rounds(scores_at, self.bits, self.alpha, seen).kept
-        records = self._fetch(layer, kept.any((1, 2)), S)
-        codes = (leading << 4) | _unpaired(records[..., : width // 2])
+        records = self._fetch(layer, np.asarray(kept.any((1, 2))), S)
+        codes = (leading << np.uint8(4)) | _unpaired(records[..., : width // 2])
         full = _numbers(codes, scale)
         value_scale = np.ascontiguousarray(records[..., -4:]).view(np.float32)
         found = _numbers(records[..., width // 2 : -4], value_scale)
@@ -220,7 +221,7 @@ def _numbers(codes: NDArray[np.uint8], scale: NDArray[np.float32]) -> NDArray[np
 
 
 def _pairs(halves: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    return halves[..., ::2] | (halves[..., 1::2] << 4)
+    return halves[..., ::2] | (halves[..., 1::2] << np.uint8(4))
 
 
 def _unpaired(pairs: NDArray[np.uint8]) -> NDArray[np.uint8]:
