@@ -2,7 +2,7 @@
 
 The site is built beside the finished one and takes its place only when everything passed, so an interrupted or failed
 build never looks like a book. Executed pages are kept; they run again when their own code, the library, the pinned
-packages or the data they read have changed. Warnings are errors.
+packages or the data they read have changed (book/_ext/run_pages.py runs them). Warnings are errors.
 """
 
 import argparse
@@ -14,7 +14,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +25,9 @@ STAGE = BUILD / "stage" / "_build"
 CACHE = STAGE / ".jupyter_cache"
 MARKER = BUILD / "building"
 STAMP = BUILD / "executed-with"
+SECONDS = BUILD / "seconds.json"  # how long each page took to run, for the next estimate
 # A page's own code decides whether it runs again; these are what it may read besides.
 INPUTS = ("lib", "requirements.txt", "constraints.txt", "book/systems.yaml", "benchmarks/results")
-WATCHED = ("book", "labs", "lib", "_config.yml", "_toc.yml", "benchmarks/results")
 # Sphinx writes "WARNING: text"; a kernel that only talks writes "[IPKernelApp] WARNING | text".
 PROBLEM = re.compile(r"\b(WARNING|ERROR|CRITICAL): ")
 SKIPPED = {"__pycache__", ".ipynb_checkpoints", "edgeinfer.egg-info"}
@@ -79,8 +78,8 @@ def prepare() -> None:
         shutil.rmtree(STAGE / "html", ignore_errors=True)
     now = fingerprint()
     if not STAMP.exists() or STAMP.read_text() != now:
-        if CACHE.exists():
-            print("book: the library, its packages or the data have changed; every page runs again", flush=True)
+        why = "the library, its packages or the data have changed: every page" if CACHE.exists() else "every page"
+        print(f"book: {why} runs, which takes minutes; later builds run only what has changed", flush=True)
         shutil.rmtree(STAGE, ignore_errors=True)
         BUILD.mkdir(exist_ok=True)
         STAMP.write_text(now)
@@ -96,13 +95,42 @@ def environment() -> dict[str, str]:
     # The kernel must be this environment's own, not one that the user has installed under the same name.
     # NumPy's products of small matrices: on a busy machine a second thread is waited for longer than it works.
     blas = {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", "1")}
-    return {**os.environ, **blas, "JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    ours = {"JUPYTER_PREFER_ENV_PATH": "1", "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    return {**os.environ, **blas, **ours, "EDGEINFER_PAGE_SECONDS": str(SECONDS)}
+
+
+class Narrator:
+    """Turns the builder's many lines into the few that a person wants, and keeps all of them."""
+
+    def __init__(self, name: str = "book", quiet: bool = False) -> None:
+        self.lines: list[str] = []
+        self.started = time.monotonic()
+        self.told = ""
+        self.name, self.quiet = name, quiet
+
+    def say(self, text: str) -> None:
+        print(f"{self.name}: {time.monotonic() - self.started:6.1f} s  {text}", flush=True)
+
+    def hear(self, raw: str) -> None:
+        line = re.sub(r"\x1b\[[0-9;]*m", "", raw).rstrip()
+        self.lines.append(line)
+        step = re.match(r"(reading sources|writing output)\.\.\. \[ *(\d+)%\]", line)
+        if line.startswith("pages: "):
+            self.say(line.removeprefix("pages: "))
+        elif self.quiet:
+            pass
+        elif step:
+            quarter = f"{step[1]}: {int(step[2]) // 25 * 25} %"
+            if quarter != self.told:
+                self.say(quarter)
+            self.told = quarter
+        elif PROBLEM.search(line):
+            print("book: " + line.replace(f"{ROOT}/", ""), flush=True)
 
 
 def run_builder() -> tuple[int, list[str]]:
-    """Runs Jupyter Book; shows one line per page; returns its exit code and its last lines."""
-    lines: list[str] = []
-    started = time.monotonic()
+    """Runs Jupyter Book; says what it does; returns its exit code and its lines."""
+    narrator = Narrator()
     process = subprocess.Popen(
         command(),
         cwd=ROOT,
@@ -115,49 +143,71 @@ def run_builder() -> tuple[int, list[str]]:
     assert process.stdout is not None
     try:
         for raw in process.stdout:
-            line = re.sub(r"\x1b\[[0-9;]*m", "", raw).rstrip()
-            lines.append(line)
-            shown = re.match(r"(reading sources|writing output)\.\.\. \[ *(\d+)%\] (\S+)", line)
-            if shown:
-                step = {"reading sources": "run ", "writing output": "page"}[shown[1]]
-                print(f"book: {time.monotonic() - started:6.1f} s  {shown[2]:>3}%  {step}  {shown[3]}", flush=True)
-            elif PROBLEM.search(line):
-                print("book: " + line.replace(f"{ROOT}/", ""), flush=True)
+            narrator.hear(raw)
     except KeyboardInterrupt:
         process.terminate()
         process.wait()
         raise
-    return process.wait(), lines
+    return process.wait(), narrator.lines
+
+
+FAILED_CELL = re.compile(
+    r"CellExecutionError: An error occurred while executing the following cell:\n-+\n(.*?)\n-+\n(.*?)"
+    r"\nThe above exception was the direct cause.*?ExecutionError: (\S+)",
+    re.S,
+)
+
+
+def line_of(page: Path, code: str) -> str:
+    """Returns ", line 12" where the cell stands in the page's source, or nothing where it cannot be found."""
+    try:
+        text = page.read_text(encoding="utf-8")
+    except OSError:
+        return ""
+    at = text.find(code.strip()) if page.suffix == ".md" else -1
+    return f", line {text.count(chr(10), 0, at) + 1}" if at >= 0 else ""
 
 
 def explain(lines: list[str]) -> str:
-    """Returns which page and cell failed with the error's last lines, or the warnings, or the builder's last words."""
+    """Returns which pages and cells failed, with their last lines; or the warnings; or the builder's last words."""
     told = []
     text = "\n".join(lines)
-    failed = re.search(
-        r".*CellExecutionError: An error occurred while executing the following cell:\n-+\n(.*?)\n-+\n(.*?)"
-        r"\nThe above exception was the direct cause.*?ExecutionError: (\S+)",
-        text,
-        re.S,
-    )
-    if failed:
-        page = os.path.relpath(failed[3], ROOT)
-        error = [line for line in failed[2].splitlines() if line.strip()]
-        told += [f"book: this cell of {page} failed:", *("    | " + line for line in failed[1].splitlines()[:30])]
+    for cell, words, path in FAILED_CELL.findall(text):
+        page = Path(path)
+        error = [line for line in words.splitlines() if line.strip() and not line.startswith("[IPKernelApp]")]
+        told += [f"book: this cell of {os.path.relpath(page, ROOT)}{line_of(page, cell)} failed:"]
+        told += ["    | " + line for line in cell.splitlines()[:30]]
         told += ["book: its last words:", *("    " + line for line in error[-12:])]
-    for page in re.findall(r"(\S+): WARNING: Executing notebook failed: CellTimeoutError", text):
-        told.append(f"book: a cell of {os.path.relpath(page, ROOT)} ran longer than execute.timeout in _config.yml")
+    slow = re.findall(r"CellTimeoutError(?:(?!The above exception).)*?direct cause.*?ExecutionError: (\S+)", text, re.S)
+    for path in slow:
+        told.append(f"book: a cell of {os.path.relpath(path, ROOT)} ran longer than execute.timeout in _config.yml")
     problems = [line for line in lines if PROBLEM.search(line) and "Executing notebook failed" not in line]
     if problems:
-        told += [f"book: {len(problems)} warning(s), which count as errors:"]
+        told += [f"book: {len(set(problems))} warning(s), which count as errors:"]
         told += ["    " + line.replace(f"{ROOT}/", "") for line in dict.fromkeys(problems)]
     if not told:
         told = ["book: the builder failed; its last lines:"] + ["    " + line for line in lines[-25:]]
     return "\n".join(told)
 
 
+def listed_pages() -> set[str]:
+    """Names of the pages in _toc.yml, without their endings."""
+    toc = (ROOT / "_toc.yml").read_text(encoding="utf-8")
+    return set(re.findall(r"\b(?:file|root):\s*[\"']?([^\s\"',}]+)", toc))
+
+
+def drop_orphans() -> None:
+    """Removes the built pages of sources that are gone: Sphinx leaves them where they were."""
+    html, listed = STAGE / "html", listed_pages()
+    for path in html.rglob("*.html"):
+        name = path.relative_to(html).with_suffix("").as_posix()
+        if "/" in name and not name.startswith(("_", "reports/")) and name not in listed:
+            path.unlink()
+
+
 def publish() -> None:
     """Puts the finished site in the place of the old one."""
+    drop_orphans()
     new, old = BUILD / "html.new", BUILD / "html.old"
     for leftover in (new, old):
         shutil.rmtree(leftover, ignore_errors=True)
@@ -178,7 +228,8 @@ def build() -> bool:
         if code != 0 or not (STAGE / "html" / "index.html").exists():
             print("\n" + explain(lines), flush=True)
             kept = "; the last good book is still in _build/html" if SITE.exists() else ""
-            print(f"book: FAILED after {time.monotonic() - started:.0f} s{kept}", flush=True)
+            again = "Mend it and say `make book`: only what failed or changed runs again"
+            print(f"book: FAILED after {time.monotonic() - started:.0f} s{kept}. {again}.", flush=True)
             return False
         publish()
         MARKER.unlink()
@@ -189,36 +240,6 @@ def build() -> bool:
     return True
 
 
-def snapshot() -> dict[str, float]:
-    found = {}
-    for path in files_in(*WATCHED):
-        with contextlib.suppress(OSError):
-            found[str(path)] = path.stat().st_mtime
-    return found
-
-
-def watch(port: int) -> None:
-    """Builds, serves, and builds again after every change until interrupted."""
-    sys.path.insert(0, str(ROOT / "tools"))
-    import serve
-
-    seen = snapshot()
-    build()
-    if not SITE.exists():
-        sys.exit("watch: the first build failed; mend it and start again")
-    server = serve.open_server(port, SITE, live=True)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    print(f"watch: http://127.0.0.1:{port} shows the book and reloads after a change; Ctrl-C ends", flush=True)
-    while True:
-        time.sleep(0.5)
-        now = snapshot()
-        if now != seen:
-            changed = sorted(k for k in now.keys() | seen.keys() if now.get(k) != seen.get(k))
-            print("watch: changed: " + ", ".join(os.path.relpath(c, ROOT) for c in changed[:5]), flush=True)
-            seen = now
-            build()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--watch", action="store_true", help="serve, and build again whenever a page changes")
@@ -226,7 +247,10 @@ def main() -> None:
     arguments = parser.parse_args()
     try:
         if arguments.watch:
-            watch(arguments.port)
+            sys.path.insert(0, str(ROOT / "tools"))
+            import book_watch
+
+            book_watch.watch(arguments.port)
         elif not build():
             sys.exit(1)
     except KeyboardInterrupt:

@@ -8,6 +8,8 @@ import errno
 import gzip
 import http.server
 import sys
+import time
+import urllib.parse
 from functools import partial
 from pathlib import Path
 
@@ -15,14 +17,25 @@ ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "html"
 # Text becomes a third to a fifth when compressed, as on every public server.
 TEXT = {".html", ".css", ".js", ".json", ".svg", ".txt"}
+# After a build the page reloads; after one that failed it stays, and a bar at its foot says why.
 RELOAD = b"""<script>(function () {
   var first;
+  function show(problem) {
+    var bar = document.getElementById("watch-problem") || document.createElement("pre");
+    bar.id = "watch-problem";
+    bar.setAttribute("role", "status");
+    bar.style.cssText = "position:fixed;z-index:9999;bottom:0;left:0;right:0;max-height:40vh;overflow:auto;margin:0;" +
+      "padding:.6rem 1rem;background:#5c0011;color:#fff;font-size:.8rem;white-space:pre-wrap";
+    bar.textContent = problem;
+    document.body.appendChild(bar);
+  }
   setInterval(function () {
-    fetch("/built.json", {cache: "no-store"}).then(function (r) { return r.text(); }).then(function (now) {
-      if (first && now !== first) location.reload();
-      first = now;
+    fetch("/built.json", {cache: "no-store"}).then(function (r) { return r.json(); }).then(function (now) {
+      if (first && now.at !== first && !now.problem) location.reload();
+      if (now.problem) show(now.problem);
+      first = first || now.at;
     }).catch(function () {});
-  }, 800);
+  }, 300);
 })()</script>"""
 
 
@@ -36,6 +49,9 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         super().end_headers()
 
     def do_GET(self) -> None:
+        if self.live and self.path.startswith("/built.json"):
+            page = urllib.parse.urlsplit(self.headers.get("Referer", "")).path
+            self.server.shown[page] = time.monotonic()  # type: ignore[attr-defined]
         path = Path(self.translate_path(self.path))
         path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
         zipped = path.suffix in TEXT and "gzip" in self.headers.get("Accept-Encoding", "")
@@ -69,7 +85,9 @@ def open_server(port: int, site: Path = SITE, live: bool = False) -> http.server
         sys.exit("serve: the book is not built yet (no _build/html/index.html); run `make book` first.")
     handler = partial(type("SiteHandler", (Handler,), {"live": live}), directory=str(site))
     try:
-        return http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        server = http.server.ThreadingHTTPServer(("127.0.0.1", port), handler)
+        server.shown = {}  # type: ignore[attr-defined]  # page -> when a browser that shows it last asked for changes
+        return server
     except PermissionError:
         sys.exit(f"serve: port {port} needs special rights; choose one above 1023: make serve PORT=8001")
     except OverflowError:

@@ -30,6 +30,7 @@ def builder(tmp_path, monkeypatch):
     tool = load_tool("build_book")
     (tmp_path / "lib").mkdir()
     (tmp_path / "lib" / "a.py").write_text("a = 1\n")
+    (tmp_path / "_toc.yml").write_text("root: book/intro\nchapters:\n  - file: book/page\n")
     build = tmp_path / "_build"
     build.mkdir()
     for name, value in {
@@ -77,6 +78,22 @@ def test_a_failed_build_leaves_the_last_book_alone(builder, monkeypatch, capsys)
     assert builder.build() is False
     assert (builder.SITE / "index.html").read_text() == "old"
     assert "unknown reference" in capsys.readouterr().out
+
+
+def test_the_page_of_a_deleted_source_is_not_published(builder):
+    for name in ("index", "book/page", "book/gone", "_static/part"):
+        path = builder.STAGE / "html" / f"{name}.html"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    builder.STAMP.write_text("")
+    builder.publish()
+    left = {p.relative_to(builder.SITE).as_posix() for p in builder.SITE.rglob("*.html")}
+    assert left == {"index.html", "book/page.html", "_static/part.html"}
+
+
+def test_every_failing_page_is_told_in_one_run(builder):
+    text = FAILED_CELL.format(root=builder.ROOT) * 2
+    assert builder.explain(text.splitlines()).count("this cell of book/page.md failed") == 2
 
 
 def test_a_finished_build_takes_the_place_of_the_last_book(builder, monkeypatch):
