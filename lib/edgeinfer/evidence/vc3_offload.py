@@ -1,7 +1,7 @@
-"""Evidence for offloading: FlexGen, ZeRO-Inference and STI.
+"""Evidence for offloading: FlexGen and ZeRO-Inference.
 
 Verdicts rest on counted bytes, on exhaustive searches and on what a process with little memory can do; times stand
-beside them. Sources: flexgen, zero-inference, sti.
+beside them. Sources: flexgen, zero-inference.
 """
 
 from __future__ import annotations
@@ -179,103 +179,4 @@ def zero_inference() -> Evidence:
         ],
         holds=same and whole and abs(per_token[16] * 16 / per_token[1] - 1) < 1e-9,
         reason="Streaming and batching do what they must; several roads need several disks, and this machine has one.",
-    )
-
-
-@cache
-def profiled() -> Any:
-    """The shipped target model in shards, and what each is worth on training text."""
-    from edgeinfer import models
-    from edgeinfer.memory.offload.shards import ShardedModel
-
-    sharded = ShardedModel(models.load("target"), (2, 3, 4, 6, 8))
-    return sharded, sharded.profile(models.held_out_tokens("train")[: 4 * 129].view(4, 129))
-
-
-def uniform_and_planned(kind: int) -> dict[str, float]:
-    """Perplexity with all shards in fidelity number `kind`, and of the plan that reads no more bytes."""
-    from edgeinfer import models
-    from edgeinfer.memory.offload import plan
-
-    sharded, shards = profiled()
-    uniform = [kind] * len(shards.names)
-    # Everything is in time here: the bytes alone decide.
-    chosen = plan(shards.sizes, shards.losses, [float(shards.sizes[:, kind].sum())] * len(shards.names), unit=256)
-    found = {}
-    for name, kinds in (("uniform", uniform), ("plan", chosen)):
-        sharded.apply(kinds)
-        found[name] = models.perplexity(sharded.model, models.held_out_tokens(), 128, max_tokens=4096)
-        found[f"{name} bytes"] = sharded.bytes_of(kinds)
-    return found
-
-
-@evidence("sti")
-def sti() -> Evidence:
-    """Planned against uniform fidelities at equal bytes, the plan against all plans, and a larger preload buffer."""
-    from edgeinfer.memory.offload import Budget, exhaustive, plan
-
-    _, shards = profiled()
-    first = slice(0, 5)
-    limits = np.cumsum(shards.sizes[first, 2]).astype(float)
-    chosen = plan(shards.sizes[first], shards.losses[first], list(limits), unit=256)
-    mine = sum(shards.losses[i, k] for i, k in enumerate(chosen))
-    best = exhaustive(shards.sizes[first], shards.losses[first], list(limits), unit=256)
-    tight, wide = uniform_and_planned(1), uniform_and_planned(2)
-    # A latency in which the disk gives 4 bits a weight, spread evenly: without a buffer the first layers get little.
-    total = float(shards.sizes[:, 2].sum())
-    layers = len(shards.names) // 2
-    losses = {}
-    for ready in (0.02, 0.2):
-        budget = Budget(ready * total, total / 0.1, 0.004, 0.1 + 0.004)
-        caps = [budget.until(i // 2, layers) for i in range(len(shards.names))]
-        kinds = plan(shards.sizes, shards.losses, caps, unit=256)
-        losses[ready] = sum(shards.losses[i, k] for i, k in enumerate(kinds))
-    return Evidence(
-        Claim(
-            "Shards whose fidelities are planned by importance give high accuracy within a target latency, with one to "
-            "two orders of magnitude less memory than a model that is held",
-            value=10,
-            unit="x",
-            hardware="two commodity SoCs with flash",
-            verified=True,
-        ),
-        [
-            Result(
-                "perplexity of the plan over uniform fidelity, 3 bits",
-                tight["plan"] / tight["uniform"],
-                "x",
-                "measured",
-                f"{tight['plan bytes'] / 1e6:.2f} against {tight['uniform bytes'] / 1e6:.2f} MB read; held-out text",
-            ),
-            Result(
-                "perplexity of the plan over uniform fidelity, 4 bits",
-                wide["plan"] / wide["uniform"],
-                "x",
-                "measured",
-                f"{wide['plan bytes'] / 1e6:.2f} against {wide['uniform bytes'] / 1e6:.2f} MB read; held-out text",
-            ),
-            Result(
-                "loss of the plan over the least of all plans",
-                mine / best,
-                "x",
-                "measured",
-                "first five shards, 3,125 plans",
-            ),
-            Result(
-                "predicted loss with a tenth of the buffer over with all of it",
-                losses[0.02] / losses[0.2],
-                "x",
-                "modelled",
-                "preload buffer of 2 % against 20 % of the 4-bit model, same disk and latency",
-            ),
-            Result(
-                "memory held between requests against the 4-bit model",
-                0.2,
-                "x",
-                "modelled",
-                "the larger buffer; the rest is read",
-            ),
-        ],
-        holds=tight["plan"] < tight["uniform"] and abs(mine / best - 1) < 1e-9 and losses[0.02] > losses[0.2],
-        reason="Holds in shape; the model is small, so the fractions are not the paper's orders of magnitude.",
     )

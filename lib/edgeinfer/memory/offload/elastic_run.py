@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from edgeinfer import models
+from edgeinfer.memory.flash.traces import training_tokens
 from edgeinfer.memory.offload.elastic import Budget
 from edgeinfer.memory.offload.elastic_file import ShardFile, write_shards
 from edgeinfer.memory.offload.elastic_pipeline import ElasticPipeline, Request, layer_seconds, read_rate
@@ -97,7 +98,7 @@ def texts(model: Decoder, name: str, path: str | None = None) -> tuple[Tensor, T
         ValueError: "... has 512 tokens ..., give a text", or when the text is too short.
     """
     if path is None:
-        pair = models.held_out_tokens("train"), models.held_out_tokens("text")
+        pair = training_tokens(8 * WINDOW), models.held_out_tokens("text")
         if int(max(part.max() for part in pair)) >= model.config.vocab_size:
             raise ValueError(
                 f"this checkpoint has {model.config.vocab_size} tokens and the book's text needs more; give a text file"
