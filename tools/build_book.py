@@ -46,7 +46,8 @@ def files_in(*names: str) -> Iterator[Path]:
 
 def fingerprint() -> str:
     """Returns a hash of everything but its own code that an executed page depends on."""
-    digest = hashlib.sha256(sys.version.encode())
+    kernels = os.environ.get("EDGEINFER_SIMD", "")  # vector kernels or portable ones
+    digest = hashlib.sha256(f"{sys.version} {kernels}".encode())
     for path in files_in(*INPUTS):
         digest.update(str(path.relative_to(ROOT)).encode() + b"\0")
         digest.update(hashlib.sha256(path.read_bytes()).digest())
@@ -203,6 +204,19 @@ def drop_orphans() -> None:
         name = path.relative_to(html).with_suffix("").as_posix()
         if "/" in name and not name.startswith(("_", "reports/")) and name not in listed:
             path.unlink()
+
+
+def has_run(notebook: Path) -> bool:
+    """Whether the book holds an execution of this very notebook that was made with this very library."""
+    import nbformat
+    from jupyter_cache import get_cache
+
+    if not (CACHE / "global.db").exists() or not STAMP.exists() or STAMP.read_text() != fingerprint():
+        return False
+    try:
+        return bool(get_cache(CACHE).match_cache_notebook(nbformat.read(notebook, 4)))
+    except KeyError:
+        return False
 
 
 def publish() -> None:

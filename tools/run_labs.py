@@ -6,6 +6,7 @@ that is not satisfied fails. A parameter that a notebook does not have is refuse
 
 import argparse
 import concurrent.futures
+import hashlib
 import html
 import json
 import os
@@ -99,6 +100,25 @@ def write_whole(path: Path, text: str) -> None:
     part.replace(path)
 
 
+def made_of(notebook: Path) -> str:
+    """Hash of a notebook and of all that its run depends on: the library, the packages, the data (as for the book)."""
+    if str(ROOT / "tools") not in sys.path:
+        sys.path.append(str(ROOT / "tools"))
+    from build_book import fingerprint
+
+    return hashlib.sha256(notebook.read_bytes() + fingerprint().encode()).hexdigest()
+
+
+def has_passed(notebook: Path, reports: Path = ROOT / "reports" / "labs") -> bool:
+    """Whether this very notebook has passed here with its default parameters and this very library."""
+    try:
+        results = json.loads((reports / "summary.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    passed = [r for r in results if r["lab"] == notebook.stem and not r["problem"] and not r["parameters"]]
+    return any(r.get("made_of") == made_of(notebook) for r in passed)
+
+
 def known_parameters(notebook: Path) -> dict[str, Any]:
     """Names and defaults of the cell that is tagged `parameters`."""
     import papermill
@@ -110,6 +130,7 @@ def run(notebook: Path, parameters: dict[str, Any], options: argparse.Namespace)
     """Execute one notebook in a child process; the child and its kernel are gone when this returns."""
     report = options.out / f"{notebook.stem}.html"
     report.unlink(missing_ok=True)
+    made = made_of(notebook)
     with tempfile.TemporaryDirectory(prefix="lab-") as folder:
         job = {"notebook": str(notebook), "parameters": parameters, "folder": folder, "report": str(report)}
         job["cell_seconds"] = options.cell_seconds
@@ -146,7 +167,7 @@ def run(notebook: Path, parameters: dict[str, Any], options: argparse.Namespace)
         result["problem"] = f"took {result['cpu_seconds']:.0f} s of processor time, allowed are {options.seconds:g} s"
     if not result["problem"] and result["peak_bytes"] > options.gigabytes * 1e9:
         result["problem"] = f"took {result['peak_bytes'] / 1e9:.2f} GB, allowed are {options.gigabytes:g} GB"
-    return {"lab": notebook.stem, "parameters": parameters, **result}
+    return {"lab": notebook.stem, "parameters": parameters, **result, "made_of": made}
 
 
 def end_family(process: "subprocess.Popen[str]") -> None:
