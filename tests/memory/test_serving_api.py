@@ -26,21 +26,23 @@ def refused(data, chat=False):
 
 def test_defaults_are_those_of_openai():
     call = parse(body(), False, "target")
-    assert (call.prompt, call.max_tokens, call.temperature, call.top_p, call.n) == ("hi", None, 1.0, 1.0, 1)
+    assert (call.prompts, call.max_tokens, call.temperature, call.top_p, call.n) == (("hi",), None, 1.0, 1.0, 1)
     assert not call.stream
 
 
-def test_prompts_may_be_text_or_tokens_or_a_list_of_one():
-    assert parse(body(prompt=[3, 4]), False, "target").prompt == (3, 4)
-    assert parse(body(prompt=["a"]), False, "target").prompt == "a"
-    assert parse(body(prompt=[[5]]), False, "target").prompt == (5,)
+def test_prompts_may_be_text_or_tokens_or_a_list_of_such():
+    assert parse(body(prompt=[3, 4]), False, "target").prompts == ((3, 4),)
+    assert parse(body(prompt=["a"]), False, "target").prompts == ("a",)
+    assert parse(body(prompt=[[5]]), False, "target").prompts == ((5,),)
+    assert parse(body(prompt=["a", [5, 6], ""]), False, "target").prompts == ("a", (5, 6), "")
+    assert parse(body(prompt=[]), False, "target").prompts == ((),)
     parts = [{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]}, *MESSAGES]
-    assert parse(chat_body(messages=parts), True, "target").prompt == "ab\nhi"
+    assert parse(chat_body(messages=parts), True, "target").prompts == ("ab\nhi",)
 
 
 def test_parameters_that_change_nothing_are_accepted():
     neutral = {"echo": False, "best_of": 1, "logit_bias": {}, "presence_penalty": 0.0, "user": "me", "logprobs": None}
-    assert parse(body(**neutral), False, "target").prompt == "hi"
+    assert parse(body(**neutral), False, "target").prompts == ("hi",)
     assert parse(chat_body(max_completion_tokens=7), True, "target").max_tokens == 7
 
 
@@ -53,10 +55,19 @@ def test_parameters_that_change_nothing_are_accepted():
         (b"[" * 100_000, "the body is not JSON (it is nested too deep)"),
         (b"[1]", "the body must be one JSON object; came a list"),
         (b'{"prompt": "hi"}', "model is missing; this server has one, 'target'"),
-        (b'{"model": "target"}', "prompt is missing; expected a string or a list of token ids"),
-        (body(prompt=3), "prompt must be a string or a list of token ids; came 3"),
-        (body(prompt=[1, -1]), "prompt must be a string or a list of token ids; came a list"),
-        (body(prompt=["a", "b"]), "prompt must be one prompt; came 2: send one request for each"),
+        (
+            b'{"model": "target", "seed": ' + b"9" * 5000 + b"}",
+            "the body is not JSON (a number in it has too many digits)",
+        ),
+        (
+            b'{"model": "target"}',
+            "prompt is missing; expected a string, a list of token ids, or a list of such prompts",
+        ),
+        (body(prompt=3), "prompt must be a string, a list of token ids, or a list of such prompts; came 3"),
+        (body(prompt=[1, -1]), "prompt must be a string, a list of token ids, or a list of such prompts; came a list"),
+        (body(prompt=["a", 5]), "prompt must be a string, a list of token ids, or a list of such prompts; came a list"),
+        (body(prompt=["a", ["b"]]), "prompt must be a string, a list of token ids, or a list of such prompts; came a"),
+        (body(prompt=["a"] * 5, n=8), "40 answers are asked for at once (prompts times n); at most 32"),
         (b'{"model": "target", "prompt": "\\ud800"}', "prompt holds half a surrogate pair"),
         (body(max_tokens=0), "max_tokens must be a whole number of 1 or more; came 0"),
         (body(max_tokens=1.5), "max_tokens must be a whole number of 1 or more; came 1.5"),

@@ -101,3 +101,69 @@ def test_a_full_queue_is_a_rate_limit_error():
         assert len(answer(PROMPT, 16)) == (await first).usage.completion_tokens
 
     with_client(check, Gated(2000), most=1)
+
+
+WRONG = [
+    ({"prompt": "a", "max_tokens": 10**9}, openai.BadRequestError),
+    ({"prompt": "a", "max_tokens": 0}, openai.BadRequestError),
+    ({"prompt": "a", "temperature": "hot"}, openai.BadRequestError),
+    ({"prompt": {"text": "a"}}, openai.BadRequestError),
+    ({"prompt": []}, openai.BadRequestError),
+    ({"prompt": "a", "n": 100}, openai.BadRequestError),
+    ({"prompt": "a", "stop": [""]}, openai.BadRequestError),
+    ({"prompt": "a", "seed": 1.5}, openai.BadRequestError),
+    ({"prompt": "a", "model": "gpt-4"}, openai.NotFoundError),
+    ({"prompt": "a" * 300_000}, openai.APIStatusError),
+]
+
+
+def test_sixty_clients_of_every_kind_at_once():
+    async def check(server, client):
+        async def reads(number):
+            asked = {"prompt": [50 + number, *PROMPT * 4], "max_tokens": 30 + number, "temperature": 0}
+            stream = await client.completions.create(model="target", stream=True, **asked)
+            assert "".join([p.choices[0].text async for p in stream]) == text_of(asked["prompt"], 30 + number)
+
+        async def leaves(number):
+            stream = await client.completions.create(model="target", prompt=PROMPT, max_tokens=3000, stream=True)
+            for _ in range(number):
+                await anext(stream)
+            await stream.close()
+
+        async def gives_up(number):
+            asked = {"model": "target", "prompt": [*PROMPT * 9, number], "max_tokens": 3000}
+            task = asyncio.create_task(client.completions.create(**asked))
+            await eventually(lambda: server.service.tickets)
+            task.cancel()
+
+        async def never_reads(number):
+            asked = {"model": "target", "prompt": [number], "max_tokens": 3000}
+            return await client.completions.create(stream=True, **asked)
+
+        async def draws(number):
+            asked = {"prompt": PROMPT * 5, "n": 4, "seed": number, "temperature": 2, "max_tokens": 9}
+            one, two = [await client.completions.create(model="target", **asked) for _ in range(2)]
+            assert [c.text for c in one.choices] == [c.text for c in two.choices]
+            assert two.usage.prompt_tokens_details.cached_tokens > 0
+
+        async def stops(number):
+            full = text_of([number, 3], 60)
+            asked = {"prompt": [number, 3], "max_tokens": 60, "temperature": 0, "stop": full[20:22]}
+            assert (await client.completions.create(model="target", **asked)).choices[0].text == full.split(
+                full[20:22]
+            )[0]
+
+        async def is_wrong(number):
+            asked, error = WRONG[number % len(WRONG)]
+            with pytest.raises(error) as caught:
+                await client.completions.create(**{"model": "target"} | asked)
+            assert caught.value.body["message"] and caught.value.body["type"] == "invalid_request_error"
+
+        kinds = [reads, leaves, gives_up, never_reads, draws, stops, is_wrong]
+        done = await asyncio.gather(*(kinds[i % len(kinds)](i) for i in range(70)))
+        for stream in filter(None, done):
+            await stream.close()
+        await eventually(lambda: all_free(server) and not server.at_work)
+        server.service.engine.runner.blocks.check()
+
+    with_client(check, Gated(3000), most=120, body_limit=200_000)

@@ -201,8 +201,10 @@ class PagedRunner:
             logits (len(items), vocab_size) after the last token of each.
 
         Raises:
-            OutOfBlocks: before anything is computed or changed. After any other error the sequences must be freed.
+            OutOfBlocks: before anything is computed or changed.
             ValueError: an item without tokens, a sequence that comes twice or was moved out, too many tokens.
+
+        An error of the model itself closes new sequences; the others must be freed, for their newest keys are missing.
         """
         names = [item.sequence_id for item in items]
         if len(set(names)) != len(names) or not all(len(item.tokens) for item in items):
@@ -232,6 +234,8 @@ class PagedRunner:
             # The blocks have names already, and a later prompt must not find keys that were never written.
             for name, start in zip(names, starts, strict=True):
                 self.blocks.forget(name, start)
+                if not start:
+                    self.blocks.free(name)
             raise
 
     def _make_room(self, items: Sequence[StepItem]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import signal
 import sys
 
@@ -20,6 +21,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--token-budget", type=int, default=64, help="most tokens of one step (default: 64)")
     parser.add_argument("--queue", type=int, default=64, help="requests here at once; more get 429 (default: 64)")
     parser.add_argument("--threads", type=int, default=1, help="threads of the model's arithmetic (default: 1)")
+    parser.add_argument(
+        "--grace", type=float, default=10.0, help="seconds for present answers at the end (default: 10)"
+    )
+    parser.add_argument("--no-sharing", action="store_true", help="compute every prompt from its first token on")
     return parser.parse_args()
 
 
@@ -38,7 +43,9 @@ async def _run(options: argparse.Namespace) -> None:
     model, tokenizer = models.load(options.model, dtype), models.load_tokenizer(options.model)
     context = model.config.max_position_embeddings
     runner = PagedRunner(model, num_blocks=options.blocks, block_size=options.block_size, dtype=dtype)
-    engine = Engine(runner, options.max_batch, options.token_budget, context=context)
+    engine = Engine(
+        runner, options.max_batch, options.token_budget, context=context, share_prefixes=not options.no_sharing
+    )
     begin, end = tokenizer.token_to_id("<|begin|>"), tokenizer.token_to_id("<|end|>")
     settings = Settings(
         str(options.model), context, begin, frozenset() if end is None else frozenset({end})
@@ -46,19 +53,29 @@ async def _run(options: argparse.Namespace) -> None:
     server = await serve(Service(engine, tokenizer, most=options.queue), settings, options.address, options.port)
     print(f"serving {options.model} at http://{options.address}:{server.port}/v1 (Ctrl-C ends it)", flush=True)
     stopped = asyncio.Event()
+
+    def stop(number: int) -> None:
+        if stopped.is_set():  # asked twice: at once
+            os._exit(128 + number)
+        stopped.set()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        asyncio.get_running_loop().add_signal_handler(number, stop, number)
     await stopped.wait()
-    print("ending: present answers are finished first, for ten seconds at most", flush=True)
-    await server.close()
+    print(f"ending: present answers have {options.grace:g} seconds; the same signal again ends at once", flush=True)
+    await server.close(options.grace)
 
 
 def main() -> None:
     """Serve until interrupted."""
     try:
         asyncio.run(_run(_arguments()))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, MemoryError) as error:
         sys.exit(f"serving: {error}")
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.stdout.flush()
+    os._exit(0)  # everybody has been answered; taking torch apart would last seconds more
 
 
 if __name__ == "__main__":

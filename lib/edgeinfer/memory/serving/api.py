@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-MOST_CHOICES, MOST_STOPS = 8, 4
+MOST_CHOICES, MOST_ANSWERS, MOST_STOPS = 8, 32, 4  # for one prompt, for all prompts of a call; stop strings
 
 
 class ApiError(Exception):
@@ -34,7 +34,7 @@ class Call:
 
     chat: bool
     model: str
-    prompt: str | tuple[int, ...]
+    prompts: tuple[str | tuple[int, ...], ...]
     max_tokens: int | None
     temperature: float
     top_p: float
@@ -90,10 +90,14 @@ def parse(body: bytes, chat: bool, model: str) -> Call:
     if not isinstance(options, dict):
         raise _wrong("stream_options", "an object such as {'include_usage': true}", options)
     limit = raw.get("max_completion_tokens") if chat else None
+    prompts, choices = (_messages(raw),) if chat else _prompts(raw), _whole(raw, "n", 1, MOST_CHOICES, 1) or 1
+    if len(prompts) * choices > MOST_ANSWERS:
+        many = len(prompts) * choices
+        raise ApiError(400, f"{many} answers are asked for at once (prompts times n); at most {MOST_ANSWERS}", "prompt")
     return Call(
         chat=chat,
         model=model,
-        prompt=_messages(raw) if chat else _prompt(raw),
+        prompts=prompts,
         max_tokens=_whole(
             {"max_tokens": limit if limit is not None else raw.get("max_tokens")}, "max_tokens", 1, None, None
         ),
@@ -101,7 +105,7 @@ def parse(body: bytes, chat: bool, model: str) -> Call:
         top_p=_real(raw, "top_p", 0, 1, 1.0),
         seed=_whole(raw, "seed", -(2**63), 2**63 - 1, None),
         stops=_stops(raw),
-        n=_whole(raw, "n", 1, MOST_CHOICES, 1) or 1,
+        n=choices,
         stream=_flag(raw, "stream"),
         include_usage=_flag(options, "include_usage"),
     )
@@ -110,7 +114,9 @@ def parse(body: bytes, chat: bool, model: str) -> Call:
 def _reason(error: BaseException) -> str:
     if isinstance(error, json.JSONDecodeError):
         return f"{error.msg.lower()} at character {error.pos + 1}"
-    return "it is not UTF-8" if isinstance(error, UnicodeDecodeError) else "it is nested too deep"
+    if isinstance(error, UnicodeDecodeError):
+        return "it is not UTF-8"
+    return "it is nested too deep" if isinstance(error, RecursionError) else "a number in it has too many digits"
 
 
 def _kind(value: Any) -> str:
@@ -139,9 +145,13 @@ def _model(raw: dict[str, Any], model: str) -> None:
     if not isinstance(asked, str):
         raise _wrong("model", "a string", asked)
     if asked != model:
-        raise ApiError(
-            404, f"there is no model {asked[:80]!r}; this server has one, {model!r}", "model", "model_not_found"
-        )
+        raise no_such_model(asked, model)
+
+
+def no_such_model(asked: str, model: str) -> ApiError:
+    """The answer to a wrong name."""
+    message = f"there is no model {asked[:80]!r}; this server has one, {model!r}"
+    return ApiError(404, message, "model", "model_not_found")
 
 
 def _text(name: str, value: str) -> str:
@@ -155,20 +165,21 @@ def _text(name: str, value: str) -> str:
     return value
 
 
-def _prompt(raw: dict[str, Any]) -> str | tuple[int, ...]:
-    expected = "a string or a list of token ids"
-    prompt = raw.get("prompt")
-    if prompt is None:
+def _prompts(raw: dict[str, Any]) -> tuple[str | tuple[int, ...], ...]:
+    expected = "a string, a list of token ids, or a list of such prompts"
+    given = raw.get("prompt")
+    if given is None:
         raise ApiError(400, f"prompt is missing; expected {expected}", "prompt")
-    if isinstance(prompt, list) and len(prompt) == 1 and isinstance(prompt[0], str | list):
-        prompt = prompt[0]
-    if isinstance(prompt, str):
-        return _text("prompt", prompt)
-    if isinstance(prompt, list) and all(type(t) is int and 0 <= t < 2**31 for t in prompt):
-        return tuple(prompt)
-    if isinstance(prompt, list) and len(prompt) > 1 and all(isinstance(t, str | list) for t in prompt):
-        raise ApiError(400, f"prompt must be one prompt; came {len(prompt)}: send one request for each", "prompt")
-    raise _wrong("prompt", expected, prompt)
+    several = isinstance(given, list) and given and all(isinstance(t, str | list) for t in given)
+    prompts: list[str | tuple[int, ...]] = []
+    for prompt in given if several else [given]:
+        if isinstance(prompt, str):
+            prompts.append(_text("prompt", prompt))
+        elif isinstance(prompt, list) and all(type(t) is int and 0 <= t < 2**31 for t in prompt):
+            prompts.append(tuple(prompt))
+        else:
+            raise _wrong("prompt", expected, given)
+    return tuple(prompts)
 
 
 def _messages(raw: dict[str, Any]) -> str:
@@ -232,9 +243,10 @@ def _stops(raw: dict[str, Any]) -> tuple[str, ...]:
 # ---- answers -----------------------------------------------------------------------------------------------------
 
 
-def usage(prompt: int, completion: int) -> dict[str, int]:
-    """Token counts as clients expect them."""
-    return {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+def usage(prompt: int, completion: int, cached: int) -> dict[str, Any]:
+    """Token counts as clients expect them; `cached` tokens of the prompt were not computed for this call."""
+    counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
+    return counts | {"prompt_tokens_details": {"cached_tokens": cached}}
 
 
 def choice(call: Call, index: int, text: str, reason: str | None, first: bool = False) -> dict[str, Any]:

@@ -1,16 +1,18 @@
 """An OpenAI-compatible HTTP server for one model: completions, chat completions, models, health.
 
 Tornado on asyncio; the engine computes in a thread of its own. A client that goes away frees its blocks; one that does
-not read is paused, then dropped; too many get 429. No authentication, no TLS: it listens to this machine only unless
-told otherwise.
+not read is paused, then dropped; one that sends nothing is dropped; too many get 429. No authentication, no TLS: it
+listens to this machine only unless told otherwise.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import json
 import random
+import socket
 import time
 from collections.abc import Awaitable
 from dataclasses import dataclass
@@ -21,8 +23,9 @@ from tornado import httpserver, iostream, netutil, web
 from edgeinfer.memory.serving import api
 from edgeinfer.memory.serving.api import ApiError, Call
 from edgeinfer.memory.serving.requests import QueueFull, Request, RequestRefused
-from edgeinfer.memory.serving.service import Closing, Service, Ticket
+from edgeinfer.memory.serving.service import Closing, Left, Piece, Service, Ticket
 
+LAST_WORDS = 2.0  # seconds for what is written already, when the server ends
 LARGE_BODY = 1 << 14  # bytes; reading more than this takes long enough to leave the event loop for it
 
 
@@ -37,6 +40,8 @@ class Settings:
         stop_tokens: tokens that end an answer.
         body_limit: bytes of a request body.
         stall_seconds: a client that takes no bytes for so long is dropped.
+        idle_seconds: likewise one that has connected and sent no whole request header, or no whole body.
+        connections: open at once; more are told so and closed.
         send_buffer: bytes that the operating system keeps for a client; None: its default.
     """
 
@@ -46,6 +51,8 @@ class Settings:
     stop_tokens: frozenset[int] = frozenset()
     body_limit: int = 1 << 20
     stall_seconds: float = 30.0
+    idle_seconds: float = 60.0
+    connections: int = 256
     send_buffer: int | None = None
 
 
@@ -74,7 +81,7 @@ class Handler(web.RequestHandler):
         self.finish(json.dumps(error.body()))
 
     def log_exception(self, typ: Any, value: Any, tb: Any) -> None:
-        if not isinstance(value, ApiError | iostream.StreamClosedError):
+        if not isinstance(value, ApiError | iostream.StreamClosedError | web.HTTPError):
             super().log_exception(typ, value, tb)
 
     async def _guarded(self, work: Awaitable[None]) -> None:
@@ -101,17 +108,30 @@ class Health(Handler):
 
     def get(self) -> None:
         engine = self.service.engine
-        running, waiting = len(engine.running), len(engine.waiting)
-        free, blocks = engine.runner.free_blocks, engine.runner.num_blocks
-        self.write({"status": "ok", "running": running, "waiting": waiting, "free_blocks": free, "blocks": blocks})
+        pool = engine.runner.blocks
+        self.write(
+            {
+                "status": "ok",
+                "running": len(engine.running),
+                "waiting": len(engine.waiting),
+                "answers_open": len(self.service.tickets),
+                "blocks": pool.num_blocks,
+                "free_blocks": pool.free_blocks,
+                "kept_blocks": pool.kept_blocks,
+                "reused_tokens": engine.reused,
+            }
+        )
 
 
 class Models(Handler):
-    """GET /v1/models: the one model."""
+    """GET /v1/models: the one model; GET /v1/models/NAME: what is known of it."""
 
-    def get(self) -> None:
-        entry = {"id": self.settings_.model, "object": "model", "created": 0, "owned_by": "edgeinfer"}
-        self.write({"object": "list", "data": [entry]})
+    def get(self, name: str | None = None) -> None:
+        model = self.settings_.model
+        entry = {"id": model, "object": "model", "created": 0, "owned_by": "edgeinfer"}
+        if name not in (None, model):
+            raise api.no_such_model(str(name), model)
+        self.write({"object": "list", "data": [entry]} if name is None else entry)
 
 
 @web.stream_request_body
@@ -120,9 +140,11 @@ class Completions(Handler):
 
     names = itertools.count(1)
 
-    def initialize(self, service: Service, settings: Settings, chat: bool) -> None:  # type: ignore[override]
+    def initialize(  # type: ignore[override]
+        self, service: Service, settings: Settings, chat: bool, at_work: set[asyncio.Task]
+    ) -> None:
         super().initialize(service, settings)
-        self.chat, self.body, self.size = chat, bytearray(), 0
+        self.chat, self.body, self.size, self.at_work = chat, bytearray(), 0, at_work
         self.tickets: list[Ticket] = []
         self.writing = asyncio.Lock()
 
@@ -148,59 +170,74 @@ class Completions(Handler):
     async def post(self) -> None:
         if self.size > self.settings_.body_limit:
             self._too_large()
-        await self._guarded(self._serve())
+        task = asyncio.current_task()
+        assert task is not None
+        self.at_work.add(task)
+        try:
+            await self._guarded(self._serve())
+        except Left:
+            pass  # the client went away, nobody reads this answer
+        finally:
+            self.at_work.discard(task)
 
     async def _serve(self) -> None:
         if self.size > LARGE_BODY:
-            call, prompt = await asyncio.to_thread(self._understand)
+            call, prompts = await asyncio.to_thread(self._understand)
         else:
-            call, prompt = self._understand()
+            call, prompts = self._understand()
         number, created = next(self.names), int(time.time())
         seed = random.getrandbits(62) if call.seed is None else call.seed
-        room = max(1, self.settings_.context - len(prompt))
-        # OpenAI's defaults: 16 tokens for a completion; a chat goes on to the end of the context.
-        limit = call.max_tokens if call.max_tokens is not None else room if call.chat else min(16, room)
         requests = [
             Request(
-                f"{number}-{index}", prompt, limit, call.temperature, call.top_p, (seed + index) % 2**63,
-                self.settings_.stop_tokens,
+                f"{number}-{index}", prompt, self._limit(call, prompt), call.temperature, call.top_p,
+                (seed + index) % 2**63, self.settings_.stop_tokens,
             )
-            for index in range(call.n)
+            for index, prompt in enumerate(p for p in prompts for _ in range(call.n))
         ]  # fmt: skip
         self.tickets = self.service.submit(requests, call.stops)
         try:
-            await (self._stream if call.stream else self._whole)(call, str(number), created, len(prompt))
+            await (self._stream if call.stream else self._whole)(call, str(number), created, sum(map(len, prompts)))
         finally:
             self.on_connection_close()
 
-    def _understand(self) -> tuple[Call, tuple[int, ...]]:
+    def _limit(self, call: Call, prompt: tuple[int, ...]) -> int:
+        """Most tokens of an answer; as OpenAI has it, 16 for a completion, and a chat may fill the context."""
+        room = max(1, self.settings_.context - len(prompt))
+        return call.max_tokens if call.max_tokens is not None else room if call.chat else min(16, room)
+
+    def _understand(self) -> tuple[Call, list[tuple[int, ...]]]:
         call = api.parse(bytes(self.body), self.chat, self.settings_.model)
-        if not isinstance(call.prompt, str):
-            vocabulary = self.service.tokenizer.get_vocab_size()
-            wrong = next((t for t in call.prompt if t >= vocabulary), None)
-            if wrong is not None:
-                raise ApiError(400, f"prompt holds the token {wrong}, but the vocabulary has {vocabulary}", "prompt")
-            prompt = call.prompt
-        else:
-            prompt = tuple(self.service.tokenizer.encode(call.prompt).ids)
-            begin = self.settings_.begin
+        return call, [self._tokens(prompt) for prompt in call.prompts]
+
+    def _tokens(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
+        tokenizer, begin = self.service.tokenizer, self.settings_.begin
+        if isinstance(prompt, str):
+            prompt = tuple(tokenizer.encode(prompt).ids)
             if begin is not None and prompt[:1] != (begin,):
                 prompt = (begin, *prompt)
+        vocabulary = tokenizer.get_vocab_size()
+        wrong = next((t for t in prompt if t >= vocabulary), None)
+        if wrong is not None:
+            raise ApiError(400, f"prompt holds the token {wrong}, but the vocabulary has {vocabulary}", "prompt")
         if not prompt:
             raise ApiError(400, "prompt is empty; send at least one token", "prompt")
-        return call, prompt
+        return prompt
+
+    def _usage(self, call: Call, prompt: int, last: list[Piece]) -> dict[str, Any]:
+        cached = sum(piece.reused for piece in last[:: call.n])  # what the first answer to each prompt found
+        return {"usage": api.usage(prompt, sum(piece.tokens for piece in last), cached)}
 
     # ---- one answer ----------------------------------------------------------------------------------------------
 
     async def _whole(self, call: Call, name: str, created: int, prompt: int) -> None:
-        async def read(index: int, ticket: Ticket) -> tuple[dict[str, Any], int]:
+        async def read(index: int, ticket: Ticket) -> tuple[dict[str, Any], Piece]:
             pieces = [piece async for piece in ticket.pieces()]
             text = "".join(piece.text for piece in pieces)
-            return api.choice(call, index, text, pieces[-1].finish_reason), pieces[-1].tokens
+            return api.choice(call, index, text, pieces[-1].finish_reason), pieces[-1]
 
         done = await asyncio.gather(*(read(i, t) for i, t in enumerate(self.tickets)))
         body = api.answer(call, name, created, [choice for choice, _ in done])
-        self.finish(json.dumps(body | {"usage": api.usage(prompt, sum(tokens for _, tokens in done))}))
+        await self._taken(self.finish(json.dumps(body | self._usage(call, prompt, [last for _, last in done]))))
 
     # ---- piece by piece ------------------------------------------------------------------------------------------
 
@@ -208,8 +245,8 @@ class Completions(Handler):
         self.set_header("Content-Type", "text/event-stream; charset=utf-8")
         self.set_header("Cache-Control", "no-cache")
 
-        async def forward(index: int, ticket: Ticket) -> int:
-            first, tokens = True, 0
+        async def forward(index: int, ticket: Ticket) -> Piece:
+            first, piece = True, Piece("", 0)
             async for piece in ticket.pieces():
                 choice = api.choice(call, index, piece.text, None, first)
                 if piece.text or first:
@@ -217,62 +254,75 @@ class Completions(Handler):
                 if piece.finish_reason:
                     choice = api.choice(call, index, "", piece.finish_reason)
                     await self._send(api.answer(call, name, created, [choice]))
-                first, tokens = False, piece.tokens
-            return tokens
+                first = False
+            return piece
 
         try:
             made = await asyncio.gather(*(forward(i, t) for i, t in enumerate(self.tickets)))
             if call.include_usage:
-                await self._send(api.answer(call, name, created, []) | {"usage": api.usage(prompt, sum(made))})
+                await self._send(api.answer(call, name, created, []) | self._usage(call, prompt, made))
             await self._send("[DONE]")
-            await self.finish()
-        except iostream.StreamClosedError:
+            await self._taken(self.finish())
+        except (iostream.StreamClosedError, Left):
             pass  # the client went away; its requests are cancelled by the caller
         except Exception as error:
             if not self._headers_written:
                 raise
             known = isinstance(error, Closing)
             message = str(error) if known else "the server failed while it computed this answer; send it again"
-            await self._send(ApiError(503 if known else 500, message).body())
-            await self.finish()
             if not known:
-                raise
+                self.log_exception(type(error), error, error.__traceback__)
+            with contextlib.suppress(iostream.StreamClosedError):
+                await self._send(ApiError(503 if known else 500, message).body())
+                await self._taken(self.finish())
 
     async def _send(self, event: Any) -> None:
         """Write one server-sent event, and wait until the operating system has it; give up on a client that stalls."""
         text = event if isinstance(event, str) else json.dumps(event)
         async with self.writing:
             self.write(f"data: {text}\n\n")
-            try:
-                await asyncio.wait_for(self.flush(), self.settings_.stall_seconds)
-            except TimeoutError:
-                self.request.connection.stream.close()  # type: ignore[union-attr]
-                raise iostream.StreamClosedError() from None
+            await self._taken(self.flush())
+
+    async def _taken(self, written: Awaitable[None]) -> None:
+        """Wait until the operating system has what was written."""
+        try:
+            await asyncio.wait_for(written, self.settings_.stall_seconds)
+        except TimeoutError:
+            self.request.connection.stream.close()  # type: ignore[union-attr]
+            raise iostream.StreamClosedError() from None
 
 
 class Server:
     """A running server; made by `serve`."""
 
-    def __init__(self, service: Service, http: httpserver.HTTPServer, port: int) -> None:
-        self.service, self.http, self.port = service, http, port
+    def __init__(self, service: Service, http: _Http, port: int, at_work: set[asyncio.Task]) -> None:
+        self.service, self.http, self.port, self.at_work = service, http, port, at_work
 
     async def close(self, grace: float = 10.0) -> None:
         """Stop listening, let answers end for `grace` seconds, then close every connection."""
         self.http.stop()
         await self.service.close(grace)
-        await asyncio.sleep(0)  # the last answers are on their way to the sockets
+        if self.at_work:  # the last pieces, or the word that there will be none, are on their way to the sockets
+            await asyncio.wait(self.at_work, timeout=LAST_WORDS)
         await self.http.close_all_connections()
 
 
 class _Http(httpserver.HTTPServer):
-    send_buffer: int | None = None
+    limits: Settings
 
     def handle_stream(self, stream: iostream.IOStream, address: tuple) -> None:
-        if self.send_buffer is not None:
-            import socket
-
-            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer)
-        super().handle_stream(stream, address)
+        if self.limits.send_buffer is not None:
+            stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.limits.send_buffer)
+        # A peer whose plug was pulled says nothing more; the operating system asks it from time to time.
+        stream.socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        if len(self._connections) < self.limits.connections:
+            super().handle_stream(stream, address)
+            return
+        error = ApiError(503, f"{self.limits.connections} connections are open, as many as may be; try again later")
+        body = json.dumps(error.body())
+        head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
+        stream.write(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
+        stream.close()
 
 
 async def serve(service: Service, settings: Settings, address: str = "127.0.0.1", port: int = 8001) -> Server:
@@ -297,12 +347,14 @@ async def serve(service: Service, settings: Settings, address: str = "127.0.0.1"
             f"port {port} of {address} cannot be used ({error.strerror}); choose another with --port"
         ) from error
     common = {"service": service, "settings": settings}
+    at_work: set[asyncio.Task] = set()
     application = web.Application(
         [
             ("/health", Health, common),
             ("/v1/models", Models, common),
-            ("/v1/completions", Completions, {**common, "chat": False}),
-            ("/v1/chat/completions", Completions, {**common, "chat": True}),
+            ("/v1/models/(.+)", Models, common),
+            ("/v1/completions", Completions, {**common, "chat": False, "at_work": at_work}),
+            ("/v1/chat/completions", Completions, {**common, "chat": True, "at_work": at_work}),
         ],
         default_handler_class=Missing,
         default_handler_args=common,
@@ -310,8 +362,9 @@ async def serve(service: Service, settings: Settings, address: str = "127.0.0.1"
     )
     # Larger bodies than the limit are read to a certain point, so that their sender gets to read the refusal.
     most = settings.body_limit + (64 << 20)
-    http = _Http(application, max_body_size=most, body_timeout=60, idle_connection_timeout=120)
-    http.send_buffer = settings.send_buffer
+    seconds = settings.idle_seconds
+    http = _Http(application, max_body_size=most, body_timeout=seconds, idle_connection_timeout=seconds)
+    http.limits = settings
     service.start()
     http.add_sockets(sockets)
-    return Server(service, http, sockets[0].getsockname()[1])
+    return Server(service, http, sockets[0].getsockname()[1], at_work)

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from edgeinfer.memory.serving.engine import Engine
-from edgeinfer.memory.serving.requests import QueueFull, Request
+from edgeinfer.memory.serving.requests import Event, QueueFull, Request, RequestRefused
 from edgeinfer.memory.serving.text import TextStream
 
 
@@ -21,13 +21,21 @@ class Closing(RuntimeError):
     """The service ends and takes no more requests."""
 
 
+class Left(RuntimeError):
+    """The request was cancelled while its reader waited for the next piece."""
+
+
 @dataclass(frozen=True)
 class Piece:
-    """Some text of an answer (may be empty), how many tokens have been made so far, and at the end the reason."""
+    """Some text of an answer (may be empty), how many tokens have been made so far, and at the end the reason.
+
+    `reused` tokens of the prompt were found in the pool.
+    """
 
     text: str
     tokens: int
     finish_reason: str | None = None
+    reused: int = 0
 
 
 class Ticket:
@@ -45,7 +53,9 @@ class Ticket:
         """Yield the pieces in order; the last one has a `finish_reason`.
 
         Raises:
-            RuntimeError: when the engine failed, or the service was closed before the answer ended.
+            Left: when the request was cancelled meanwhile.
+            Closing: when the service was closed before the answer ended.
+            Exception: what the engine failed with.
         """
         try:
             while True:
@@ -107,12 +117,16 @@ class Service:
             raise Closing("the server is shutting down and takes no more requests; try another time")
         for request in requests:
             self.engine.check(request)  # reads settings only, so it may run beside the worker
+        if len(requests) > self.most:
+            raise RequestRefused(
+                f"{len(requests)} answers are asked for at once, but this server takes {self.most}; ask for fewer"
+            )
         if len(self.tickets) + len(requests) > self.most:
             raise QueueFull(f"{len(self.tickets)} requests are here already and {self.most} may be; try again later")
         tickets = [Ticket(self, request, TextStream(self.tokenizer, stops)) for request in requests]
-        for ticket in tickets:
-            self.tickets[ticket.request.id] = ticket
-            self._post(lambda ticket=ticket: self._add(ticket))  # type: ignore[misc]
+        self.tickets |= {ticket.request.id: ticket for ticket in tickets}
+        # One command for all: answers to the same prompt share it best when they come together.
+        self._post(lambda: self._add(tickets))
         self._empty.clear()
         return tickets
 
@@ -138,6 +152,7 @@ class Service:
     def _cancel(self, ticket: Ticket) -> None:
         if self.tickets.pop(ticket.request.id, None) is None:
             return
+        ticket._queue.put_nowait(Left("the request was cancelled"))  # its reader may be waiting
         if not ticket.ended:
             self._post(lambda: self._drop(ticket))
         if not self.tickets:
@@ -172,7 +187,7 @@ class Service:
             pieces: list[tuple[Ticket, Piece | Exception]] = []
             try:
                 for event in self.engine.step():
-                    pieces += self._piece(event.request_id, event.token, event.finish_reason)
+                    pieces += self._piece(event)
             except Exception as error:  # whatever a step raises: the readers must hear of it, and others be served
                 pieces = [(ticket, error) for ticket in self._active.values()]
                 for name in list(self._active):
@@ -185,18 +200,21 @@ class Service:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._deliver, pieces)
 
-    def _add(self, ticket: Ticket) -> None:
-        try:
-            self.engine.add(ticket.request)
-            self._active[ticket.request.id] = ticket
-        except Exception as error:
-            self._tell([(ticket, error)])
+    def _add(self, tickets: list[Ticket]) -> None:
+        for ticket in tickets:
+            try:
+                self.engine.add(ticket.request)
+                self._active[ticket.request.id] = ticket
+            except Exception as error:
+                self._tell([(ticket, error)])
 
     def _drop(self, ticket: Ticket) -> None:
         self._active.pop(ticket.request.id, None)
         self.engine.cancel(ticket.request.id)
 
-    def _piece(self, name: str, token: int, reason: str | None) -> list[tuple[Ticket, Piece | Exception]]:
+    def _piece(self, event: Event) -> list[tuple[Ticket, Piece | Exception]]:
+        name, token = event.request_id, event.token
+        reason: str | None = event.finish_reason
         ticket = self._active[name]
         ticket.tokens += 1
         text = "" if reason == "stop" else ticket.text.push(token)
@@ -217,4 +235,4 @@ class Service:
             if ticket.made - ticket.read <= self.outbox // 2:
                 ticket.paused = False
                 self.engine.resume(name)
-        return [(ticket, Piece(text, ticket.tokens, reason))]
+        return [(ticket, Piece(text, ticket.tokens, reason, event.reused))]
