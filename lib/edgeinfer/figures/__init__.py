@@ -3,7 +3,7 @@
 It may use every room; no room uses it. Importing it imports neither torch nor numba nor matplotlib.
 """
 
-from edgeinfer.figures.charts import Axis, Bars, Chart, Frame, Line, Points, Rules, Table, number_text
+from edgeinfer.figures.charts import Axis, Bars, Boxes, Chart, Frame, Line, Points, Rules, Table, number_text
 from edgeinfer.figures.explore_bits import bit_width_explorer, granularity_name, quantize_with
 from edgeinfer.figures.explore_lookup import lookup_table_walkthrough
 from edgeinfer.figures.explore_roofline import roofline_explorer
@@ -15,6 +15,7 @@ __all__ = [
     "PALETTE",
     "Axis",
     "Bars",
+    "Boxes",
     "Chart",
     "Choice",
     "Frame",

@@ -1,4 +1,4 @@
-"""Charts as plain data: what is drawn (axes, lines, points, bars, rules, tables), without saying how.
+"""Charts as plain data: what is drawn (axes, lines, points, bars, rules, boxes, tables), without saying how.
 
 The same description is drawn by a small script in the page (with a kernel or without) and by matplotlib (on paper).
 It knows nothing of language models. Axes carry their unit; ticks are chosen here so that both drawings agree.
@@ -86,7 +86,19 @@ class Rules:
     dashed: bool = False
 
 
-Series = Line | Points | Bars | Rules
+@dataclass(frozen=True)
+class Boxes:
+    """Rectangles from (x0, y0) to (x1, y1): what occupies what, and for how long. `style`: colour of all of them."""
+
+    x0: Values
+    x1: Values
+    y0: Values
+    y1: Values
+    label: str = ""
+    style: int = 0
+
+
+Series = Line | Points | Bars | Rules | Boxes
 
 
 @dataclass(frozen=True)
@@ -211,6 +223,8 @@ def values_on(chart: Chart, which: str) -> list[Any]:
             found += list(series.x if which == "x" else series.y)
         elif isinstance(series, Bars):
             found += list(series.edges if which == "x" else series.y)
+        elif isinstance(series, Boxes):
+            found += [*series.x0, *series.x1] if which == "x" else [*series.y0, *series.y1]
         elif series.along == which:
             found += list(series.values)
     return found

@@ -19,7 +19,20 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from edgeinfer.figures.charts import Axis, Bars, Chart, Frame, Line, Points, Rules, Table, rounded, ticks, with_ranges
+from edgeinfer.figures.charts import (
+    Axis,
+    Bars,
+    Boxes,
+    Chart,
+    Frame,
+    Line,
+    Points,
+    Rules,
+    Table,
+    rounded,
+    ticks,
+    with_ranges,
+)
 from edgeinfer.figures.style import svg_text
 
 if TYPE_CHECKING:
@@ -259,9 +272,9 @@ def _axis(axis: Axis) -> dict[str, Any]:
     }
 
 
-def _series(series: Line | Points | Bars | Rules) -> dict[str, Any]:
+def _series(series: Line | Points | Bars | Rules | Boxes) -> dict[str, Any]:
     out: dict[str, Any] = {"kind": type(series).__name__.lower(), "label": series.label, "style": series.style}
-    for name in ("x", "y", "edges", "values"):
+    for name in ("x", "y", "edges", "values", "x0", "x1", "y0", "y1"):
         if hasattr(series, name):
             out[name] = [rounded(v) for v in getattr(series, name)]
     for name in ("dashed", "faint", "large", "along", "highlight"):

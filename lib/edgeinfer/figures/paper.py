@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeinfer.figures import style
-from edgeinfer.figures.charts import Axis, Chart, Frame, Line, Points, Rules, Series, Table, ticks, with_ranges
+from edgeinfer.figures.charts import Axis, Boxes, Chart, Frame, Line, Points, Rules, Series, Table, ticks, with_ranges
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,6 +100,11 @@ def _draw_series(axes: Axes, series: Series, chart: Chart) -> None:
         for number, value in enumerate(series.values):
             label = look["label"] if number == 0 else None
             line(value, color=look["color"], label=label, linewidth=1.2, linestyle="--" if series.dashed else "-")
+    elif isinstance(series, Boxes):
+        x0, x1, y0, y1 = (np.asarray(v, dtype=float) for v in (series.x0, series.x1, series.y0, series.y1))
+        axes.bar(
+            x0, y1 - y0, width=x1 - x0, bottom=y0, align="edge", alpha=0.8, edgecolor="white", linewidth=0.5, **look
+        )
     elif len(series.edges):
         edges = np.asarray(series.edges, dtype=float)
         axes.bar(edges[:-1], series.y, width=np.diff(edges), align="edge", alpha=0.8, **look)

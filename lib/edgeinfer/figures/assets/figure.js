@@ -41,7 +41,7 @@
   }
   function swatch(series, parent) {
     const svg = draw("svg", { viewBox: "0 0 26 12", "aria-hidden": "true" }, parent);
-    if (series.kind === "bars") draw("rect", { x: 5, y: 1, width: 16, height: 10, fill: ink(series.style), opacity: 0.75 }, svg);
+    if (series.kind === "bars" || series.kind === "boxes") draw("rect", { x: 5, y: 1, width: 16, height: 10, fill: ink(series.style), opacity: 0.75 }, svg);
     else if (series.kind === "points") mark(svg, series.style, 13, 6, 4.5);
     else draw("line", { x1: series.along === "x" ? 13 : 1, x2: series.along === "x" ? 13 : 25, y1: series.along === "x" ? 0 : 6,
       y2: series.along === "x" ? 12 : 6, stroke: ink(series.style), "stroke-width": series.faint ? 1.3 : 2.4,
@@ -88,6 +88,11 @@
         draw("line", across ? { x1: p, x2: p, y1: box.t - 4, y2: box.b, stroke: ink(s.style), "stroke-width": thick, "stroke-dasharray": s.dashed ? DASH[1] : "" }
           : { x1: box.l, x2: box.r, y1: p, y2: p, stroke: ink(s.style), "stroke-width": thick, "stroke-dasharray": s.dashed ? DASH[1] : "" }, inside);
       });
+      else if (s.kind === "boxes") s.x0.forEach((v, i) => {
+        const a = X(v), b = X(s.x1[i]), top = Y(s.y1[i]), low = Y(s.y0[i]);
+        draw("rect", { x: a, y: top, width: Math.max(1, b - a), height: Math.max(1, low - top), fill: ink(s.style), "fill-opacity": 0.8, stroke: "var(--card)", "stroke-width": 0.8 }, inside);
+        hits.push({ a: a, b: Math.max(a + 1, b), top: top, low: low, x: (a + b) / 2, y: top, s: s, vx: [v, s.x1[i]], vy: [s.y0[i], s.y1[i]] });
+      });
       else {
         const at = s.x.map((v, i) => [X(v), Y(s.y[i])]);
         if (s.kind === "line") {
@@ -123,7 +128,7 @@
     const unit = (axis) => (axis.unit ? " " + axis.unit : "");
     const ring = (h) => draw("circle", { cx: h.x, cy: h.y, r: 4, fill: "none", stroke: "var(--ink)", "stroke-width": 1.5 }, tip);
     const clear = () => { while (tip.firstChild) tip.removeChild(tip.firstChild); };
-    const echo = (vx) => hits.filter((h) => String(h.vx) === String(vx) && h.y >= box.t - 8 && h.y <= box.b + 1).slice(0, 8).forEach((h) => {
+    const echo = (vx) => hits.filter((h) => String(h.vx) === String(vx) && h.y >= box.t - 8 && h.y <= box.b + 1).filter((h) => !Array.isArray(h.vy)).slice(0, 8).forEach((h) => {
       ring(h);
       draw("text", { x: Math.min(h.x + 7, width - wide(show(h.vy))), y: h.y - 6, "font-weight": 600, stroke: "var(--card)", "stroke-width": 3, "paint-order": "stroke" }, tip, show(h.vy));
     });
@@ -135,12 +140,13 @@
       const px = (event.clientX - area.left) * k, py = (event.clientY - area.top) * k;
       let best = null, near = 26;
       for (const h of hits) {
-        const d = h.a !== undefined ? (px >= h.a && px < h.b && py < box.b ? 14 : 99) : Math.hypot(px - h.x, py - h.y);
+        const d = h.a !== undefined ? (px >= h.a && px < h.b && (h.top === undefined ? py < box.b : py >= h.top && py < h.low) ? 14 : 99) : Math.hypot(px - h.x, py - h.y);
         if (d < near) { near = d; best = h; }
       }
       if (!best) return;
-      const x = Array.isArray(best.vx) ? show(best.vx[0]) + " to " + show(best.vx[1]) : typeof best.vx === "string" ? best.vx : show(best.vx);
-      const lines = [best.name || best.s.label, panel.x.label + ": " + x + unit(panel.x), panel.y.label + ": " + show(best.vy) + unit(panel.y)].filter(Boolean);
+      const say = (v) => (Array.isArray(v) ? show(v[0]) + " to " + show(v[1]) : typeof v === "string" ? v : show(v));
+      const lanes = panel.y.scale === "category" ? "" : panel.y.label + ": " + say(best.vy) + unit(panel.y);
+      const lines = [best.name || best.s.label, panel.x.label + ": " + say(best.vx) + unit(panel.x), lanes].filter(Boolean);
       const w = Math.max(...lines.map(wide)) + 12, h = 16 * lines.length + 8;
       const x0 = Math.max(0, Math.min(width - w, best.x + 10)), y0 = best.y - h - 8 < 0 ? best.y + 12 : best.y - h - 8;
       ring(best);
@@ -167,11 +173,13 @@
       });
     });
   }
+  const lane = (panel, s, i) => (panel.y.scale === "category" ? panel.y.ticks[Math.floor(s.y0[i])][1] : show(s.y0[i]) + " to " + show(s.y1[i]));
   function numbers(panels, host) {
     host.textContent = "";
     for (const panel of panels) for (const s of panel.series || []) {
       const named = s.label || panel.title || panel.y.label;
-      const rows = s.kind === "rules" ? s.values.map((v) => [show(v)]) : s.kind === "bars"
+      const rows = s.kind === "rules" ? s.values.map((v) => [show(v)]) : s.kind === "boxes"
+        ? s.x0.map((v, i) => [show(v) + " to " + show(s.x1[i]), lane(panel, s, i)]) : s.kind === "bars"
         ? s.y.map((v, i) => [s.edges.length ? show(s.edges[i]) + " to " + show(s.edges[i + 1]) : panel.x.ticks[i][1], show(v)])
         : s.x.map((v, i) => [(s.names && s.names[i] ? s.names[i] + ": " : "") + show(v), show(s.y[i])]);
       table({ caption: named, head: s.kind === "rules" ? [s.along === "x" ? panel.x.title : panel.y.title] : [panel.x.title, panel.y.title], rows: rows, strong: [], soft: [] }, host);
