@@ -19,6 +19,7 @@ from typing import Any, Literal
 Method = Literal["measured", "simulated", "modelled"]
 METHODS: tuple[str, ...] = ("measured", "simulated", "modelled")
 SECTION_MODULE = re.compile(r"^v[a-f]\d\w*$")
+SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 SYSTEM_ID = re.compile(r"^[a-z0-9]+(-[a-z0-9]+)*$")
 
 
@@ -262,12 +263,28 @@ def recall(system_id: str) -> Evidence:
 
 
 def format_value(value: float | int | None, unit: str) -> str:
-    """A number with its unit for a table: four significant digits, `x` as a multiplication sign."""
+    """A number with its unit for a table: what a reader can use, `x` as a multiplication sign, `yes` as a word.
+
+    Whole numbers stay whole, bytes from a hundred thousand on become KB, MB or GB, quantities keep four significant
+    digits, ratios and shares three, and what is nearly nothing one.
+    """
     if value is None:
         return ""
+    if unit == "yes":
+        return "yes" if value else "no"
+    if unit in ("B", "bytes") and abs(value) >= 1e5:
+        power = min(3, int(math.log10(abs(value)) / 3))
+        return f"{value / 1000**power:,.3g} {('', 'KB', 'MB', 'GB')[power]}" if power else f"{value:,} {unit}"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
-    number = f"{value:,}" if isinstance(value, int) else f"{value:.4g}"
+    if isinstance(value, int):
+        number = f"{value:,}"
+    elif abs(value) < 1e-3:
+        digit, exponent = f"{value:.0e}".split("e")
+        number = f"{digit}×10" + str(int(exponent)).translate(SUPERSCRIPT)
+    else:
+        number = f"{value:,.4g}" if abs(value) >= 1 and unit != "x" else f"{value:,.3g}"
+    number = f"{float(number.replace(',', '')):,.0f}" if "e+" in number else number
     return f"{number}×" if unit == "x" else number if unit in ("", "1") else f"{number} {unit}"
 
 
@@ -307,15 +324,19 @@ class EvidenceTable:
                 f"{' <small>' + escape(r.note) + '</small>' if r.note else ''}</li>"
                 for r in found.results
             )
+            inner = f"<ul>{items or '<li>nothing</li>'}</ul>"
+            if len(found.results) > UNFOLDED:
+                count = ", ".join(f"{sum(r.method == m for r in found.results)} {m}" for m in found.methods)
+                inner = f"<details><summary>{len(found.results)} findings ({count})</summary>{inner}</details>"
             state = {True: "holds", False: "fails", None: "open"}[found.holds]
             reason = f" <small>{escape(found.reason)}</small>" if found.reason else ""
             body.append(
                 f'<tr id="evidence-{escape(system_id)}"><th scope="row">{escape(name)}</th>'
                 f'<td data-label="The paper\'s claim">{escape(self._claim(found.claim))}</td>'
-                f'<td data-label="Found here"><ul>{items or "<li>nothing</li>"}</ul></td>'
-                f'<td data-label="Verdict"><span class="ev-badge ev-{state}">{found.verdict}</span>{reason}</td></tr>'
+                f'<td data-label="Verdict"><span class="ev-badge ev-{state}">{found.verdict}</span>{reason}</td>'
+                f'<td data-label="Found here">{inner}</td></tr>'
             )
-        head = "".join(f'<th scope="col">{h}</th>' for h in ("System", "The paper's claim", "Found here", "Verdict"))
+        head = "".join(f'<th scope="col">{h}</th>' for h in ("System", "The paper's claim", "Verdict", "Found here"))
         return (
             f'{TABLE_CSS}<table class="ev-table"><caption>What the papers claim and what this book found</caption>'
             f"<thead><tr>{head}</tr></thead><tbody>{''.join(body)}</tbody></table>"
@@ -325,16 +346,19 @@ class EvidenceTable:
         return self.markdown()
 
 
-# Badges carry words, so colour is never the only sign; below 600 px each row becomes a card.
+# Up to so many findings stand open; more are folded below the verdict, or the point is lost on a phone.
+UNFOLDED = 4
+# Badges carry words, so colour is never the only sign; below 600 px each row becomes a card; paper shows all findings.
 TABLE_CSS = """<style>
 .ev-table{width:100%;border-collapse:collapse;font-size:.9em}
 .ev-table caption{text-align:left;caption-side:top;font-weight:600}
 .ev-table th,.ev-table td{padding:.4em .6em;border-bottom:1px solid #8886;vertical-align:top;text-align:left}
-.ev-table ul{margin:0;padding-left:1.1em}
+.ev-table ul{margin:0;padding-left:1.1em}.ev-table summary{cursor:pointer}
 .ev-badge{display:inline-block;padding:0 .5em;border:1px solid currentColor;border-radius:.8em;font-size:.85em}
 .ev-holds{font-weight:600}.ev-fails{font-weight:600;border-style:dashed}.ev-open{border-style:dotted}
+@media print{.ev-table details::details-content{content-visibility:visible;block-size:auto}}
 @media (max-width:600px){.ev-table thead{position:absolute;left:-9999px}
-.ev-table,.ev-table tbody,.ev-table tr,.ev-table th,.ev-table td{display:block}
+.ev-table,.ev-table caption,.ev-table tbody,.ev-table tr,.ev-table th,.ev-table td{display:block}
 .ev-table tr{border:1px solid #8886;border-radius:.5em;margin:.6em 0}
 .ev-table td::before{content:attr(data-label);display:block;font-weight:600;font-size:.85em}}
 </style>"""

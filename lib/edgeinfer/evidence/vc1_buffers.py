@@ -188,7 +188,7 @@ def buffer_results() -> list[Result]:
         Result("lower bound of the bytes of activations", found["bound"], "bytes", "measured", "alive in one step"),
         Result("one symbolic plan over the bound, worst of six lengths", found["above"], "x", "measured",
                "2 to 1,024 tokens"),
-        Result("logits equal to the bit, out of the arena", found["same bits"], "1", "measured", "1 is yes"),
+        Result("logits equal to the bit, out of the arena", found["same bits"], "yes", "measured"),
         Result("bytes a decode step allocates beside its arena", found["beside"], "bytes", "measured",
                "torch's own records"),
         Result("the same without an arena", found["eager"], "bytes", "measured", "peak of the same operators"),

@@ -12,6 +12,15 @@ from typing import Any
 from edgeinfer.evidence.catalogue import SECTIONS, load_catalogue
 
 COLUMNS = ("System", "Idea", "Eases", "Status")
+# Below 600 px each system is a card, so that nothing has to be scrolled sideways.
+STYLE = """<style>
+.st-table caption{text-align:left;caption-side:top;font-weight:600}
+@media (max-width:600px){.st-table thead{position:absolute;left:-9999px}
+.st-table,.st-table :is(caption,tbody,tr,th,td){display:block;border:0;padding:.1em .5em}
+.st-table tr{border:1px solid #8886;border-radius:.5em;margin:.5em 0;padding:.3em 0}
+.st-table td[data-label]{font-size:.85em}
+.st-table td[data-label]::before{content:attr(data-label) ": ";font-weight:600}}
+</style>"""
 
 
 BOTTLENECKS = {
@@ -89,15 +98,16 @@ class SectionTables:
         first = re.split(r"(?<=[.])\s", " ".join(entry["idea"].split()))[0]
         return (
             f'<tr><th scope="row">{name}</th><td>{escape(first)}</td>'
-            f"<td>{escape(', '.join(entry['bottleneck']))}</td><td>{escape(entry['status'])}</td></tr>"
+            f'<td data-label="Eases">{escape(", ".join(entry["bottleneck"]))}</td>'
+            f'<td data-label="Status">{escape(entry["status"])}</td></tr>'
         )
 
     def _repr_html_(self) -> str:
         head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
-        return "".join(
-            f'<div style="overflow-x:auto"><table class="table"><caption>{section}: {escape(self.titles[section])} '
+        return STYLE + "".join(
+            f'<table class="table st-table"><caption>{section}: {escape(self.titles[section])} '
             f"({len(rows)} systems)</caption><thead><tr>{head}</tr></thead>"
-            f"<tbody>{''.join(map(self._row, rows))}</tbody></table></div>"
+            f"<tbody>{''.join(map(self._row, rows))}</tbody></table>"
             for section, rows in self.rows.items()
         )
 
