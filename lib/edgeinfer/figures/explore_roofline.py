@@ -14,7 +14,7 @@ from edgeinfer.figures.interactive import Choice, Slider, SliderFigure
 
 if TYPE_CHECKING:
     from edgeinfer.measure import ModelShape
-    from edgeinfer.measure.roofline import Ceilings
+    from edgeinfer.measure.roofline import Ceilings, Point
 
 PREFERRED = ("bfloat16", "float16", "float32")
 
@@ -130,3 +130,52 @@ def _ceiling(name: str, device: Ceilings, level: str, dtype: str | None) -> tupl
         raise ValueError(f"device {name!r} has no peak for {chosen!r}; known: {', '.join(peaks)}")
     bandwidth = bandwidths.get(level, list(bandwidths.values())[-1])
     return bandwidth, peaks[chosen], chosen
+
+
+def roofline_chart(
+    machine: Ceilings,
+    points: Sequence[Point] = (),
+    *,
+    level: str = "DRAM",
+    all_levels: bool = False,
+    threads: int | None = None,
+    title: str = "",
+) -> Chart:
+    """Returns the roofline of a machine with kernels on it as a `Chart`, to be shown with `plot`.
+
+    Args:
+        machine: measured `Limits` or a published `Preset`.
+        points: measured kernels; each has the colour of its number format and is named beside its mark.
+        level: memory level of the solid slope.
+        all_levels: also draw the slopes of the other levels, thin and dashed.
+        threads: thread count of the limits (None: all that were measured).
+        title: stands above the figure.
+
+    Raises:
+        ValueError: "no memory level 'HBM' on this machine; known: L1, L2, L3, DRAM".
+    """
+    from edgeinfer.measure.roofline import attainable, ridge
+
+    bandwidths, peaks = machine.bandwidths(threads), machine.peaks(threads)
+    if level not in bandwidths:
+        raise ValueError(f"no memory level {level!r} on this machine; known: {', '.join(bandwidths) or 'none'}")
+    spots = [point.intensity for point in points] + [ridge(peak, bandwidths[level]) for peak in peaks.values()]
+    low, high = min([*spots, 0.25]) / 2, max(spots) * 4
+    series: list[Line | Points] = []
+    for number, (dtype, peak) in enumerate(peaks.items()):
+        start = max(low, ridge(peak, bandwidths[level]))
+        series.append(Line([start, high], [peak, peak], f"{dtype}: {number_text(peak)} GOP/s", style=number))
+    others = [name for name in bandwidths if name != level] if all_levels else []
+    for number, name in enumerate([level, *others]):
+        end = min(high, ridge(max(peaks.values()), bandwidths[name]))
+        label, style = f"{name}: {number_text(bandwidths[name])} GB/s", 5 if number == 0 else (2 + number)
+        ends = [low * bandwidths[name], end * bandwidths[name]]
+        series.append(Line([low, end], ends, label, style=style, dashed=number > 0, faint=number > 0))
+    for number, dtype in enumerate(peaks):
+        own = [p for p in points if p.dtype == dtype]
+        if own:
+            heights = [p.performance or attainable(p.intensity, peaks[dtype], bandwidths[level]) for p in own]
+            names = [p.name for p in own]
+            series.append(Points([p.intensity for p in own], heights, f"{dtype}, measured", number, names))
+    x = Axis("intensity", "operations per byte", scale="log", range=(low, high))
+    return Chart(series, x, Axis("speed", "GOP/s", scale="log"), title, height=360)

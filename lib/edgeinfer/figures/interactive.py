@@ -162,12 +162,15 @@ class SliderFigure:
         name = f"lm-{hashlib.sha256((self.title + payload).encode()).hexdigest()[:8]}-{next(_counter)}"
         source, alternative = self._fallback()
         title, text = html.escape(self.title), html.escape(self.frame().text)
+        head = f'<div class="lm-title" id="{name}--t">{title}</div>' if title else ""
+        naming = f'aria-labelledby="{name}--t"' if title else 'aria-label="Chart"'
+        controls = "".join(_control_html(c, f"{name}-{c.name}") for c in self.controls)
+        controls = f'<div class="lm-controls">{controls}</div>' if controls else ""
         has_chart = any(isinstance(p, Chart) for p in self.frames[0].panels)
         numbers = "<details><summary>The numbers behind the picture</summary><div></div></details>" if has_chart else ""
         return (
-            f'<div class="lmfig" id="{name}" role="group" aria-labelledby="{name}--t">'
-            f'<style>{_asset("figure.css")}</style><div class="lm-title" id="{name}--t">{title}</div>'
-            f'<div class="lm-controls">{"".join(_control_html(c, f"{name}-{c.name}") for c in self.controls)}</div>'
+            f'<div class="lmfig{"" if controls else " lm-still"}" id="{name}" role="group" {naming}>'
+            f"<style>{_asset('figure.css')}</style>{head}{controls}"
             f'<div class="lm-panels"><noscript><img src="{source}" alt="{html.escape(alternative)}"></noscript></div>'
             f'<dl class="lm-readouts"></dl><p class="lm-text" aria-live="polite">{text}</p>{numbers}'
             f'<script type="application/json">{payload}</script><script>{_asset("figure.js")}</script></div>'

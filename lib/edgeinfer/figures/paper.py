@@ -1,4 +1,4 @@
-"""Draws the charts of a figure with matplotlib: for paper, for readers without scripts, and for plain plots in a page.
+"""Draws the charts of a figure with matplotlib: for paper and for readers without scripts.
 
 It knows nothing of language models and computes nothing. See charts.py for the description that it draws.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from edgeinfer.figures import style
-from edgeinfer.figures.charts import Axis, Boxes, Chart, Frame, Line, Points, Rules, Series, Table, ticks, with_ranges
+from edgeinfer.figures.charts import Axis, Boxes, Chart, Frame, Line, Points, Rules, Series, Table, ticks
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -43,22 +43,6 @@ def _draw_panels(frame: Frame, title: str) -> Figure:
     if title:
         figure.suptitle(title, fontsize=12, fontweight="bold")
     return figure
-
-
-def plot(chart: Chart, axes: Axes | None = None) -> Axes:
-    """Draws one `Chart` as an ordinary matplotlib picture and returns its axes.
-
-    Args:
-        chart: axes and series; ranges that are None are taken from the data.
-        axes: where to draw (default: a new figure of the book's width).
-    """
-    import matplotlib.pyplot as plt
-
-    if axes is None:
-        style.use_style()
-        _, axes = plt.subplots(figsize=(7.2, chart.height / 80))
-    draw_chart(with_ranges([chart])[0], axes)
-    return axes
 
 
 def draw_chart(chart: Chart, axes: Axes) -> None:

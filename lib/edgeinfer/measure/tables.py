@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Sequence
+from itertools import zip_longest
 
 
 def html_table(caption: str, rows: Iterable[Sequence[str]], head: Sequence[str] = (), notes: Iterable[str] = ()) -> str:
-    """Return a captioned table whose first column heads its row, and below it a paragraph for each note.
+    """Return a captioned table whose first column heads its row, and below it a paragraph of notes.
+
+    Each cell knows its column's heading, so that a style sheet can stack a wide table on a phone (class "stacks").
 
     Args:
         caption: what the table shows.
@@ -21,13 +24,17 @@ def html_table(caption: str, rows: Iterable[Sequence[str]], head: Sequence[str] 
     columns = "".join(f'<th scope="col">{html.escape(title)}</th>' for title in head)
     body = "".join(
         f'<tr><th scope="row">{html.escape(row[0])}</th>'
-        + "".join(f"<td>{html.escape(cell)}</td>" for cell in row[1:])
+        + "".join(
+            f'<td data-label="{html.escape(title)}">{html.escape(cell)}</td>'
+            for title, cell in zip_longest(head[1:], row[1:], fillvalue="")
+        )
         + "</tr>"
         for row in rows
     )
+    sentences = " ".join(html.escape(note[:1].upper() + note[1:]) + "." for note in notes)
     return (
-        f'<table class="table"><caption>{html.escape(caption)}</caption>'
+        f'<table class="table{" stacks" if len(head) > 3 else ""}"><caption>{html.escape(caption)}</caption>'
         + (f"<thead><tr>{columns}</tr></thead>" if columns else "")
         + f"<tbody>{body}</tbody></table>"
-        + "".join(f"<p>{html.escape(note)}.</p>" for note in notes)
+        + (f'<p class="table-notes">{sentences}</p>' if sentences else "")
     )

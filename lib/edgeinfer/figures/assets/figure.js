@@ -41,16 +41,34 @@
   }
   function swatch(series, parent) {
     const svg = draw("svg", { viewBox: "0 0 26 12", "aria-hidden": "true" }, parent);
-    if (series.kind === "bars" || series.kind === "boxes") draw("rect", { x: 5, y: 1, width: 16, height: 10, fill: ink(series.style), opacity: 0.75 }, svg);
+    if (series.kind === "bars" || series.kind === "boxes") draw("rect", { x: 5, y: 1, width: 16, height: 10, fill: ink(series.style), "fill-opacity": 0.8 }, svg);
     else if (series.kind === "points") mark(svg, series.style, 13, 6, 4.5);
     else draw("line", { x1: series.along === "x" ? 13 : 1, x2: series.along === "x" ? 13 : 25, y1: series.along === "x" ? 0 : 6,
       y2: series.along === "x" ? 12 : 6, stroke: ink(series.style), "stroke-width": series.faint ? 1.3 : 2.4,
       "stroke-dasharray": series.dashed ? DASH[1] : "" }, svg);
   }
+  const fold = (text, room) => {
+    const lines = [];
+    for (const word of String(text).match(/[^ _-]+[ _-]?/g) || [text]) {
+      const last = lines.length - 1;
+      if (last >= 0 && wide(lines[last] + word) <= room) lines[last] += word; else lines.push(word);
+    }
+    return lines.map((line) => line.trim());
+  };
+  // Names of a category axis are all shown: folded to their place, or on two levels where a word alone is wider.
+  function places(ticks, room) {
+    let lines = ticks.map((t) => fold(t[1], room - 6));
+    const levels = lines.some((parts) => parts.some((text) => wide(text) > room)) ? 2 : 1;
+    if (levels > 1) lines = ticks.map((t) => fold(t[1], 2 * room - 8));
+    const most = Math.max(...lines.map((parts) => parts.length));
+    return { lines: lines, step: levels > 1 ? most : 0, extra: 14 * (most * levels - 1) };
+  }
   function chart(panel, host, label, linked) {
-    const width = Math.max(250, Math.min(720, host.clientWidth || 640)), height = panel.height;
+    const width = Math.max(250, Math.min(720, host.clientWidth || 640));
     const yTicks = panel.y.ticks, left = Math.max(34, Math.max(...yTicks.map((t) => wide(t[1]))) + 12);
-    const box = { l: left, r: width - 14, t: 24, b: height - 42 };
+    const box = { l: left, r: width - 14, t: 24, b: panel.height - 42 };
+    const folded = panel.x.scale === "category" ? places(panel.x.ticks, (box.r - box.l) / panel.x.ticks.length) : null;
+    const height = panel.height + (folded ? folded.extra : 0) - (panel.x.title ? 0 : 16);
     const svg = draw("svg", { viewBox: "0 0 " + width + " " + height, role: "img", "aria-label": label }, host);
     const X = scale(panel.x, box.l, box.r), Y = scale(panel.y, box.b, box.t), hits = [];
     draw("text", { x: 0, y: 12, class: "lm-axis" }, svg, panel.y.title);
@@ -61,15 +79,21 @@
       draw("text", { x: box.l - 6, y: y + 4, "text-anchor": "end", class: "lm-tick" }, svg, text);
     }
     let last = -1e9;
-    for (const [v, text] of panel.x.ticks) {
+    panel.x.ticks.forEach(([v, text], number) => {
       const x = X(v), half = wide(text) / 2;
       draw("line", { x1: x, x2: x, y1: box.b, y2: box.b + 4, stroke: "var(--soft)" }, svg);
       if (panel.x.scale !== "category") draw("line", { x1: x, x2: x, y1: box.t, y2: box.b, stroke: "var(--grid)" }, svg);
-      if (x - half < last + 5) continue;
+      if (folded) {
+        const low = number % 2 ? folded.step : 0;
+        folded.lines[number].forEach((part, i) => draw("text", { x: x, y: box.b + 18 + 14 * (low + i), "text-anchor": "middle", class: "lm-tick" }, svg, part));
+        return;
+      }
+      if (x - half < last + 5) return;
       last = x + half;
       draw("text", { x: x, y: box.b + 18, "text-anchor": "middle", class: "lm-tick" }, svg, text);
-    }
-    draw("line", { x1: box.l, x2: box.r, y1: box.b, y2: box.b, stroke: "var(--soft)" }, svg);
+    });
+    const ground = panel.series.some((s) => s.kind === "bars") && panel.y.scale === "linear" && panel.y.range[0] < 0 && panel.y.range[1] > 0 ? Y(0) : box.b;  // where bars stand
+    draw("line", { x1: box.l, x2: box.r, y1: ground, y2: ground, stroke: "var(--soft)" }, svg);
     const clip = "lmclip" + (window.lmClips = (window.lmClips || 0) + 1);  // one count for the page: figures differ in height
     draw("rect", { x: box.l, y: box.t - 8, width: box.r - box.l + 10, height: box.b - box.t + 8 }, draw("clipPath", { id: clip }, draw("defs", {}, svg)));
     const inside = draw("g", { "clip-path": "url(#" + clip + ")" }, svg), names = [];
@@ -77,8 +101,8 @@
       if (s.kind === "bars") s.y.forEach((v, i) => {
         const a = s.edges.length ? X(s.edges[i]) : X(i + 0.15), b = s.edges.length ? X(s.edges[i + 1]) : X(i + 0.85), y = Y(v);
         if (!isFinite(y)) return;
-        draw("rect", { x: a, y: y, width: Math.max(0.5, b - a - (s.edges.length ? 0.6 : 0)), height: Math.max(0, box.b - y), fill: ink(s.style),
-          opacity: s.highlight === null || s.highlight === i ? 0.8 : 0.35 }, inside);
+        draw("rect", { x: a, y: Math.min(y, ground), width: Math.max(0.5, b - a - (s.edges.length ? 0.6 : 0)), height: Math.abs(ground - y), fill: ink(s.style),
+          "fill-opacity": s.highlight === null || s.highlight === i ? 0.8 : 0.35, stroke: ink(s.style), "stroke-width": s.edges.length ? 0 : 1.2 }, inside);
         hits.push({ a: a, b: b, x: (a + b) / 2, y: y, s: s, vx: s.edges.length ? [s.edges[i], s.edges[i + 1]] : panel.x.ticks[i][1], vy: v });
       });
       else if (s.kind === "rules") s.values.forEach((v) => {
