@@ -4,6 +4,8 @@ The theme ships Font Awesome as a script that draws every icon there is, and aga
 second way is enough. It knows the theme's files, not the book.
 """
 
+import base64
+import io
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -33,7 +35,7 @@ def code_points(sheet: str, pages: Iterable[str]) -> set[int]:
 
 
 def write_fonts(static: Path, points: set[int]) -> None:
-    """Write the small fonts, and icons.css that puts them before the theme's own."""
+    """Write icons.css with the small fonts in it, to go before the theme's own; no icon comes after its page."""
     from fontTools import subset
 
     faces = ""
@@ -43,10 +45,12 @@ def write_fonts(static: Path, points: set[int]) -> None:
         subsetter = subset.Subsetter(options)
         subsetter.populate(unicodes=sorted(points))
         subsetter.subset(font)
-        subset.save_font(font, str(static / f"icons-{file}.woff"), options)
+        with io.BytesIO() as small:
+            subset.save_font(font, small, options)
+            data = base64.b64encode(small.getvalue()).decode()
         faces += (
             f'@font-face{{font-family:"{family}";font-style:normal;font-weight:{weight};font-display:block;'
-            f'src:url(icons-{file}.woff) format("woff")}}\n'
+            f'src:url(data:font/woff;base64,{data}) format("woff")}}\n'
         )
     (static / "icons.css").write_text(faces, encoding="utf-8")
 
