@@ -114,6 +114,19 @@ def test_a_client_that_never_ends_its_body_is_dropped_and_costs_nothing():
     asyncio.run(check())
 
 
+@pytest.mark.parametrize("length", ["abc", "5, 6", "1e3", "-5", "9" * 30])
+def test_a_length_that_is_none_gets_an_answer_and_the_connection_ends(length):
+    async def check():
+        async with running() as server:
+            reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+            writer.write(f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Length: {length}\r\n\r\n{{}}".encode())
+            received = await asyncio.wait_for(reader.read(), 30)
+            assert received.startswith((b"HTTP/1.1 400", b"HTTP/1.1 413"))
+            writer.close()
+
+    asyncio.run(check())
+
+
 def test_connections_beyond_the_limit_are_told_so_and_places_become_free_again():
     async def check():
         async with running(connections=3) as server:
