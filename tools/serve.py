@@ -56,13 +56,17 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         path = path / "index.html" if path.is_dir() and self.path.split("?")[0].endswith("/") else path
         zipped = path.suffix in TEXT and "gzip" in self.headers.get("Accept-Encoding", "")
         reloads = self.live and path.suffix == ".html"
-        if not path.is_file() or not (zipped or reloads):
+        status = 200
+        if not path.exists() and Path(self.translate_path("/404.html")).is_file():
+            # As GitHub Pages does: the book's own page for what is not there, at any depth.
+            path, status, zipped = Path(self.translate_path("/404.html")), 404, False
+        elif not path.is_file() or not (zipped or reloads):
             super().do_GET()
             return
         body = path.read_bytes()
         if reloads:
             body = body.replace(b"</body>", RELOAD + b"</body>", 1)
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Type", self.guess_type(path) + ("; charset=utf-8" if path.suffix == ".html" else ""))
         if zipped:
             body = gzip.compress(body, compresslevel=9)
