@@ -27,7 +27,7 @@ def write_model(folder, shapes):
 def test_a_model_is_described_from_its_files_and_missing_ones_are_named(tmp_path):
     write_model(tmp_path / "target", {"a": [1000, 500], "b": [250_000]})
     shown = table(tmp_path, ("target", "draft"))
-    assert "| `target` | 0.75 million |" in shown and "4 (2 for keys and values)" in shown
+    assert "| `target` | 0.75 |" in shown and "| 4 / 2 |" in shown
     assert "Not part of this copy" in shown and "`draft`" in shown
 
 

@@ -229,7 +229,10 @@ class Atlas:
         return (
             '<form class="at-filters" hidden role="search" aria-label="Filter the Atlas">'
             + "".join(fields)
-            + '<button type="reset">Show all</button><output aria-live="polite"></output></form>'
+            + '<button type="reset">Show all</button>'
+            + f'<output aria-live="polite">All {len(self.entries)} systems</output>'
+            # Shown as soon as it is read: were it shown by the script at the end, the table would jump.
+            + "</form><script>document.currentScript.previousElementSibling.hidden = false</script>"
         )
 
     def _repr_html_(self) -> str:
@@ -249,6 +252,12 @@ class Atlas:
         return NotReproduced([(names.get(i, i), e) for i, e in sorted(self.evidence.items()) if e.holds is not True])
 
 
+def _sentence(text: str) -> str:
+    """Begins with a capital and ends with a full stop, as a sentence of its own does."""
+    text = text.strip()
+    return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
+
+
 class NotReproduced:
     """List of claims that did not reproduce, each with the verdict and the reason."""
 
@@ -265,11 +274,12 @@ class NotReproduced:
         if not self.rows:
             return f"<p>{self.markdown()}</p>"
         items = "".join(
-            f'<li><b>{escape(name)}</b> <span class="ev-badge ev-{BADGES[e.holds][0]}">{e.verdict}</span> '
-            f"{escape(e.claim.text)}<br><small>Why: {escape(e.reason)}</small></li>"
+            f'<li><b>{escape(name)}</b> <span class="ev-badge ev-{BADGES[e.holds][0]}">{e.verdict}</span>'
+            f"<p><b>The paper:</b> {escape(_sentence(e.claim.text))}</p>"
+            f"<p><b>Here:</b> {escape(_sentence(e.reason))}</p></li>"
             for name, e in self.rows
         )
-        return f"<ul>{items}</ul>"
+        return f'<ul class="found-differently">{items}</ul>'
 
 
 def build_atlas(evidence: Mapping[str, Evidence] | None = None) -> Atlas:
@@ -289,7 +299,7 @@ CSS = """<style>
 .at-filters{display:flex;flex-wrap:wrap;gap:.5rem 1rem;align-items:end;margin:0 0 1rem}
 .at-filters[hidden]{display:none}
 .at-filters label{display:flex;flex-direction:column;font-weight:600;font-size:.85em}
-.at-filters input,.at-filters select,.at-filters button{font:inherit;padding:.3em .5em;min-height:2.2em;max-width:16em;
+.at-filters input,.at-filters select,.at-filters button{font:inherit;padding:.3em .5em;height:2.4em;max-width:16em;
 color:inherit;background:transparent;border:1px solid #8889;border-radius:.3em}
 .at-filters option{color:#111;background:#fff}
 .at-filters output{font-weight:600;flex-basis:100%}

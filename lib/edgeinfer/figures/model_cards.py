@@ -55,9 +55,9 @@ def describe(folder: Path) -> dict[str, Any]:
         "megabytes": weights.stat().st_size / 1e6,
         "layers": config["num_hidden_layers"],
         "width": config["hidden_size"],
-        "heads": f"{heads} ({shared} for keys and values)" if shared != heads else str(heads),
+        "heads": f"{heads} / {shared}",
         "feed-forward": f"{config['intermediate_size']}, {config.get('hidden_act', 'silu')}"
-        + (f", {experts} experts ({config['num_experts_per_tok']} used)" if experts else ""),
+        + (f", {config['num_experts_per_tok']} of {experts} experts" if experts else ""),
     }
 
 
@@ -65,8 +65,8 @@ def table(folder: Path | None = None, members: Iterable[str] = MEMBERS) -> str:
     """Returns the family as a Markdown table; members without files are named below it."""
     folder = folder or shipped_folder()
     lines = [
-        "| Model | Parameters | File | Layers | Width | Attention heads | Feed-forward |",
-        "| --- | ---: | ---: | ---: | ---: | --- | --- |",
+        "| Model | Parameters | File | Layers | Width | Heads | Feed-forward |",
+        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
     ]
     missing = []
     for name in members:
@@ -75,9 +75,10 @@ def table(folder: Path | None = None, members: Iterable[str] = MEMBERS) -> str:
             continue
         d = describe(folder / name)
         lines.append(
-            f"| `{name}` | {number_text(d['parameters'] / 1e6)} million | {d['megabytes']:.1f} MB | {d['layers']} | "
+            f"| `{name}` | {number_text(d['parameters'] / 1e6)} | {d['megabytes']:.1f}\u00a0MB | {d['layers']} | "
             f"{d['width']} | {d['heads']} | {d['feed-forward']} |"
         )
+    lines += ["", "*Heads*: for queries / for keys and values. *Parameters*: in millions."]
     if missing:
         lines += [
             "",
@@ -93,4 +94,8 @@ def card(name: str, folder: Path | None = None) -> str:
         return f"The model `{name}` is not part of this copy; `make models` trains it."
     text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.S).strip()
     text = re.sub(r"\A# .*\n+", "", text)
+    text = re.sub(r"(\d)%", "\\1\u00a0%", text)
+    # The log of the training is long and asked for by few: it is folded.
+    log = r"^\*\*(Held-out loss)\*\* *(.*?):\n+((?:\|.*(?:\n|\Z))+)"
+    text = re.sub(log, r":::{dropdown} \1 \2\n\3:::\n", text, flags=re.M)
     return re.sub(r"^#{1,6} +(.*?) *$", r"**\1**", text, flags=re.M)

@@ -109,14 +109,28 @@ def _section(path: Path) -> Section:
         break
     for name, comparison in find(raw, COMPARISON):
         result = Comparison.from_json(json.dumps(comparison))
-        if name:
-            parts.append(f"<h3>{html.escape(name.replace('_', ' '))}</h3>")
-        parts.append(result._repr_html_())
+        head = f"<h3>{html.escape(name.replace('_', ' '))}</h3>" if name else "The times"
+        parts.append(
+            f'<details class="bench"><summary>{head}<span>{html.escape(in_short(result))}</span></summary>'
+            f"{result._repr_html_()}</details>"
+        )
         words += [name, result.table()]
     for note in raw.get("notes", []) if isinstance(raw, dict) else []:
         parts.append(f"<p>{html.escape(str(note))}</p>")
         words.append(str(note))
     return Section("\n".join(parts), "\n".join(words))
+
+
+def in_short(result: Comparison) -> str:
+    """Returns the line above a table: the fastest contender, and the fastest one of the other side."""
+    rows = sorted(result.rows(), key=lambda row: row.seconds)
+    best = rows[0]
+    other = next((row for row in rows if row.name.startswith("this book") != best.name.startswith("this book")), None)
+    told = [f"fastest: {best.name}, {best.ratio:.2f} times {result.baseline}"]
+    if other is not None:
+        whose = "of others" if best.name.startswith("this book") else "of this book"
+        told.append(f"fastest {whose}: {other.name}, {other.ratio:.2f} times")
+    return "; ".join(told)
 
 
 def describe_machine(machine: dict[str, Any]) -> str:

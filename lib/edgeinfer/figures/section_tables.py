@@ -103,7 +103,7 @@ class SectionTables:
         )
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th scope="col">{column}</th>' for column in COLUMNS)
+        head = "".join(f'<th role="columnheader" scope="col">{column}</th>' for column in COLUMNS)
         return STYLE + "".join(
             f'<table class="table st-table"><caption>{section}: {escape(self.titles[section])} '
             f"({len(rows)} systems)</caption><thead><tr>{head}</tr></thead>"
