@@ -1,6 +1,6 @@
 """What must hold of the evidence for PagedAttention, whatever the machine: counts, exactness, kinds of figures."""
 
-from edgeinfer.evidence import vc2_paging
+from edgeinfer.evidence import vc2_paging, vc2_prefixes
 
 from .findings import found, value
 
@@ -18,6 +18,22 @@ def test_tokens_are_the_same():
 
 def test_samples_share_their_prompt():
     assert value("pagedattention", "blocks of four samples, shared over copied") == 14 / 32
+
+
+def test_shared_beginnings_are_read_once_and_change_no_answer():
+    assert value("pagedattention", "answers changed by sharing") == 0
+    assert value("pagedattention", "prompt tokens read, shared beginnings over none") < 0.4
+    assert value("pagedattention", "blocks held at most, shared beginnings over none") < 0.8
+
+
+def test_without_a_common_beginning_sharing_changes_nothing():
+    pair = vc2_prefixes.simulate(*vc2_prefixes.asked(30, beginning=0))
+    assert (pair.read, pair.blocks, pair.first_token, pair.shared.reused) == (1, 1, 1, 0)
+
+
+def test_more_different_beginnings_leave_less_to_share():
+    read = [vc2_prefixes.simulate(*vc2_prefixes.asked(60, kinds=kinds)).read for kinds in (1, 5, 40)]
+    assert read == sorted(read) and read[-1] < 1
 
 
 def test_times_are_ratios():

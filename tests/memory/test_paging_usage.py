@@ -3,7 +3,7 @@
 import pytest
 from edgeinfer.memory.paging import usage
 from edgeinfer.memory.serving.trace import Arrival, make_trace
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 ONE = Arrival(0, 3, 5)
@@ -18,6 +18,7 @@ def test_waste_of_one_request_counted_by_hand():
     assert usage.waste([ONE], "blocks", block_size=1) == 0
 
 
+@settings(deadline=None)
 @given(st.integers(1, 50), st.integers(1, 60), st.integers(1, 33), st.sampled_from(usage.WAYS))
 def test_never_less_is_held_than_used(prompt, output, size, way):
     request = Arrival(0, prompt, output)
@@ -35,6 +36,12 @@ def test_serving_wastes_what_the_count_says_and_ends(way):
     assert served.waste == pytest.approx(usage.waste(trace, way, 8, longest=120), abs=0.02)
     assert served.running * served.steps == pytest.approx(sum(r.output_tokens for r in trace))
     assert way == "blocks" or served.preempted == 0
+
+
+def test_who_stepped_back_is_served_before_those_that_had_not_begun():
+    served = usage.serve([Arrival(0, 4, 14)] * 4, "blocks", 24, 4)
+    assert served.preempted > 0
+    assert served.ended == (0, 1, 2, 3)
 
 
 def test_mistakes_are_said_in_a_sentence():

@@ -198,7 +198,9 @@ def times_of_torch(comparison: Comparison) -> float:
 
 @evidence("pagedattention")
 def pagedattention() -> Evidence:
-    """Waste by way of reserving, requests at once, tokens per second of such batches, attention through tables."""
+    """Waste by way of reserving, requests at once, such batches, attention through tables, shared beginnings."""
+    from edgeinfer.evidence import vc2_prefixes
+
     claim = Claim(
         "Near-zero waste of cache memory, and two to four times the throughput of FasterTransformer and Orca at the "
         "same latency",
@@ -213,6 +215,11 @@ def pagedattention() -> Evidence:
     seconds = step_seconds((few, many))
     throughput = (many / seconds[many]) / (few / seconds[few])
     shared, copied = blocks_of_samples()
+    alike = vc2_prefixes.measured()
+    beginnings = (
+        f"{len(alike.shared.served)} requests of a synthetic trace, one of {vc2_prefixes.KINDS} beginnings of "
+        f"{vc2_prefixes.BEGINNING} tokens each, shipped model"
+    )
     synthetic = f"synthetic trace, up to {LONGEST} tokens"
     results = [
         Result("waste, blocks of 16", 100 * wasted("blocks"), "%", "simulated", synthetic),
@@ -229,6 +236,10 @@ def pagedattention() -> Evidence:
         ),
         Result("tokens unlike those of a plain cache", different_tokens(), "1", "measured", "3 requests together"),
         Result("blocks of four samples, shared over copied", shared / copied, "x", "measured", "copy on write"),
+        Result("prompt tokens read, shared beginnings over none", alike.read, "x", "measured", beginnings),
+        Result("blocks held at most, shared beginnings over none", alike.blocks, "x", "measured", "counted"),
+        Result("first token, time with shared beginnings over none", alike.first_token, "x", "measured", "median"),
+        Result("answers changed by sharing", alike.different, "1", "measured", "float32, greedy"),
         Result(
             "attention, time over torch, 4096 tokens",
             times_of_torch(timed_attention((4096,))),

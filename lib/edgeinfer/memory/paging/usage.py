@@ -33,12 +33,14 @@ class Usage:
         running: requests computed at once, on average.
         steps: how many steps the whole trace took.
         preempted: how often a request had to give its blocks back before its end.
+        ended: numbers of the requests, in the order in which they ended.
     """
 
     waste: float
     running: float
     steps: int
     preempted: int
+    ended: tuple[int, ...]
 
 
 def reserved(request: Lengths, now: int, way: str, block_size: int, longest: int) -> int:
@@ -83,7 +85,8 @@ def serve(trace: Sequence[Lengths], way: str, pool_tokens: int, block_size: int 
     """Serve a trace from one pool, in order: all wait from the start, and a step gives each running request a token.
 
     Reserved places are taken when a request begins, so it can never run out of them. Blocks are taken on demand by a
-    `BlockManager`; when there is none, the latest request gives all of its own back and is read again later.
+    `BlockManager`; when there is none, the latest request gives all of its own back and waits in front of those that
+    have not begun, to be read again.
 
     Args:
         trace: requests.
@@ -105,6 +108,7 @@ def serve(trace: Sequence[Lengths], way: str, pool_tokens: int, block_size: int 
     waiting, running = list(range(len(trace))), list[int]()
     length = [r.prompt_tokens for r in trace]
     used = held = batch = steps = preempted = 0
+    ended: list[int] = []
 
     def room(index: int) -> bool:
         if way == "blocks":
@@ -140,6 +144,7 @@ def serve(trace: Sequence[Lengths], way: str, pool_tokens: int, block_size: int 
         held += sum(reserved(trace[i], length[i], way, block_size, longest) for i in running)
         for index in [i for i in running if length[i] == trace[i].prompt_tokens + trace[i].output_tokens]:
             running.remove(index)
+            ended.append(index)
             if way == "blocks":
                 manager.free(str(index))
-    return Usage(1 - used / held, batch / steps, steps, preempted)
+    return Usage(1 - used / held, batch / steps, steps, preempted, tuple(ended))
