@@ -21,9 +21,11 @@ import torch
 from edgeinfer import measure
 from edgeinfer.measure.comparison import Comparison
 from edgeinfer.memory.offload import Policy, cost
-from edgeinfer.memory.offload.limited import LAYERS, open_skeleton, possible, run, workload, write_random_model
+from edgeinfer.memory.offload.block import run_block
 from edgeinfer.memory.offload.limited import measure as measure_machine
-from edgeinfer.memory.offload.tiers import SlowTier, TieredWeights, run_block
+from edgeinfer.memory.offload.limited import possible, run
+from edgeinfer.memory.offload.model_files import LAYERS, open_skeleton, workload, write_random_model
+from edgeinfer.memory.offload.tiers import SlowTier, TieredWeights
 
 RESULTS = Path(__file__).resolve().parent / "results" / "offloading.json"
 HIDDEN, DEPTH, LENGTH, STEPS = 1024, 8, 64, 5
@@ -56,7 +58,7 @@ def seconds_of_reading(folder: Path) -> float:
     with TieredWeights(folder / LAYERS, (0.0, 0.0, 1.0)) as weights:
         start = time.perf_counter()
         for layer in range(weights.layers):
-            weights._bring(layer, weights._buffers[layer % 2], "disk")
+            weights.bring(layer, "disk", weights.buffers[layer % 2])
         return time.perf_counter() - start
 
 
@@ -79,7 +81,7 @@ def predictions(folder: Path, slow: Path, rounds: int) -> dict[str, tuple[list[f
     work = workload(folder, LENGTH)
     found: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in POLICIES}
     for _ in range(rounds):
-        machine = measure_machine(folder, slow, LENGTH, 1e12, 1e12)
+        machine = measure_machine(folder, slow, 8, 8, 1e12, 1e12)
         for name, policy in POLICIES.items():
             fast = cost(machine, work, policy).fast_bytes
             ended = run(folder, slow, policy, int(INTERPRETER + fast), 8, 8)

@@ -6,10 +6,11 @@ import torch
 from edgeinfer import models
 from edgeinfer.memory.locality.layer_file import write_layers
 from edgeinfer.memory.offload import Policy
-from edgeinfer.memory.offload.limited import open_skeleton, workload, write_random_model
+from edgeinfer.memory.offload.block import run_block
+from edgeinfer.memory.offload.model_files import open_skeleton, workload, write_random_model
 from edgeinfer.memory.offload.readers import parts, read_together
 from edgeinfer.memory.offload.shards import ShardedModel, mean_loss
-from edgeinfer.memory.offload.tiers import SlowTier, TieredWeights, achieved, place, run_block
+from edgeinfer.memory.offload.tiers import SlowTier, TieredWeights, achieved, place
 from edgeinfer.memory.storage import ColdFile, write_whole
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -33,11 +34,11 @@ def slow(tmp_path):
     return SlowTier(tmp_path / "slow")
 
 
+WHERE = [((1, 0, 0), (1, 0)), ((0, 0, 1), (1, 0)), ((0, 1, 0), (0, 1)), ((0.4, 0.3, 0.3), (0.5, 0.5))]
+
+
 @pytest.mark.parametrize("ahead", [True, False])
-@pytest.mark.parametrize(
-    ("weights", "kv"),
-    [((1, 0, 0), (1, 0)), ((0, 0, 1), (1, 0)), ((0, 1, 0), (0, 1)), ((0.4, 0.3, 0.3), (0.5, 0.5))],
-)
+@pytest.mark.parametrize(("weights", "kv"), WHERE)
 def test_the_tokens_do_not_depend_on_where_things_lie(model, file, slow, weights, kv, ahead):
     prompts = list(models.held_out_tokens()[:60].view(3, 2, 10))
     wanted = [models.generate(model, p, 5)[:, 10:] for p in prompts]
@@ -45,7 +46,7 @@ def test_the_tokens_do_not_depend_on_where_things_lie(model, file, slow, weights
     with TieredWeights(file, weights, slow, ahead) as store:
         answers, moved = run_block(model, store, prompts, 5, policy, slow)
         assert all(torch.equal(a, w) for a, w in zip(answers, wanted, strict=True))
-        per_step = store.layers * store._file.ranges[0][1]
+        per_step = store.layers * store.file.ranges[0][1]
         assert moved.disk == pytest.approx(5 * per_step * store.shares[2])
         if kv[1] == 0:
             assert moved.copied == pytest.approx(5 * per_step * store.shares[1])

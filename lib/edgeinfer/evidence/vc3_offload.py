@@ -17,7 +17,7 @@ import numpy as np
 from edgeinfer.evidence.protocol import Claim, Evidence, Result, evidence
 
 INTERPRETER = 270_000_000  # bytes of Python, NumPy and torch in a fresh process, with a margin
-MODEL = {"hidden": 640, "layers": 12, "tokens": 64}
+HIDDEN, LAYERS, TOKENS = 640, 12, 64
 
 
 @cache
@@ -32,7 +32,8 @@ def small_machine() -> Any:
 def flexgen() -> Evidence:
     """The search against a grid and a clock, and a real run in less memory than the weights take."""
     from edgeinfer.memory.offload import Policy, cost, on_a_grid, search
-    from edgeinfer.memory.offload.limited import run, workload, write_random_model
+    from edgeinfer.memory.offload.limited import run
+    from edgeinfer.memory.offload.model_files import workload, write_random_model
     from edgeinfer.memory.offload.tiers import SlowTier
 
     machine, work = small_machine()
@@ -45,8 +46,8 @@ def flexgen() -> Evidence:
     ahead, one_by_one = cost(machine, work, whole), cost(machine, work, whole, overlap=False)
     single = max(cost(machine, work, search(machine, work, (1,), (1,))).tokens_per_second, 1e-9)
     with tempfile.TemporaryDirectory() as folder:
-        write_random_model(Path(folder), **MODEL)
-        weights = workload(folder, 24).layer_bytes * MODEL["layers"]
+        write_random_model(folder, HIDDEN, LAYERS, TOKENS)
+        weights = workload(folder, 24).layer_bytes * LAYERS
         slow = Path(folder) / "slow"
         SlowTier.make(slow, int(weights))
         budget = int(INTERPRETER + 0.5 * weights)
@@ -123,8 +124,9 @@ def zero_inference() -> Evidence:
     from edgeinfer import models
     from edgeinfer.memory.locality.layer_file import write_layers
     from edgeinfer.memory.offload import Policy
+    from edgeinfer.memory.offload.block import run_block
     from edgeinfer.memory.offload.readers import read_together
-    from edgeinfer.memory.offload.tiers import TieredWeights, run_block
+    from edgeinfer.memory.offload.tiers import TieredWeights
     from edgeinfer.memory.storage import ColdFile, write_whole
 
     model = models.load("draft")

@@ -20,7 +20,7 @@ from edgeinfer.memory.storage import ColdFile, write_whole
 from edgeinfer.memory.storage.cold_file import BLOCK
 from edgeinfer.models.decoder import Decoder
 
-_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16"}
+_NAMES = {torch.float32: "F32", torch.bfloat16: "BF16", torch.float16: "F16", torch.uint8: "U8"}
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 
 
@@ -34,17 +34,27 @@ def write_layers(model: Decoder, path: str | Path) -> LayerFile:
     Returns:
         The file, opened for its table only.
     """
-    linears = model.linears()
-    header: dict[str, dict] = {}
+    return write_tensors(model.linears(), path)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: str | Path, metadata: dict[str, str] | None = None) -> LayerFile:
+    """Write tensors named "layers.N. ..." as a layer file, in the order given: those of a layer must be neighbours.
+
+    Args:
+        tensors: {name: tensor}, in any form that a layer is stored in.
+        path: file to write; whole or absent.
+        metadata: words that say what the form is, for the file's table.
+    """
+    header: dict[str, dict] = {"__metadata__": metadata} if metadata else {}
     at = 0
-    for name, weight in linears.items():
+    for name, weight in tensors.items():
         end = at + weight.numel() * weight.element_size()
         header[name] = {"dtype": _NAMES[weight.dtype], "shape": list(weight.shape), "data_offsets": [at, end]}
         at = end
     text = json.dumps(header).encode()
     text += b" " * (-(8 + len(text)) % BLOCK)  # the weights start at a block, so that a piece is whole blocks
     chunks = [struct.pack("<Q", len(text)), text]
-    write_whole(path, [*chunks, *(w.contiguous().view(torch.uint8).numpy() for w in linears.values())])
+    write_whole(path, [*chunks, *(w.contiguous().view(torch.uint8).numpy() for w in tensors.values())])
     return LayerFile(path)
 
 
@@ -61,6 +71,7 @@ class LayerFile:
     Attributes:
         path: of the file.
         ranges: [(first byte, bytes)] of each layer.
+        metadata: what its writer said about the form of the tensors.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -75,6 +86,7 @@ class LayerFile:
             with open(self.path, "rb") as file:
                 (length,) = struct.unpack("<Q", file.read(8))
                 header = json.loads(file.read(length) if length < 1 << 26 else b"")
+            self.metadata: dict[str, str] = header.get("__metadata__") or {}
             numbers = {name: int(name.split(".")[1]) for name in header if name != "__metadata__"}
             self._places: list[dict[str, _Place]] = [{} for _ in range(1 + max(numbers.values()))]
             self.ranges: list[tuple[int, int]] = [(0, 0)] * len(self._places)

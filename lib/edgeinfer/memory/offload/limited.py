@@ -1,193 +1,174 @@
 """Measures a machine of three tiers and runs policies on it, in processes whose memory is really limited.
 
-The functions named `in_child_...` are targets of `run_limited`; the others prepare files and start them.
+The functions named `in_child_...` are targets of `run_limited`; the others start them.
 """
 
 from __future__ import annotations
 
-import json
-import time
+import os
+import shutil
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from edgeinfer.measure.memory_limit import LimitedRun, run_limited
-from edgeinfer.memory.offload.policy import Machine, Policy, Workload
+from edgeinfer.memory.offload.policy import Machine, Policy, Workload, cost
 
-LAYERS, RESIDENT, CONFIG = "layers.safetensors", "resident.safetensors", "shape.json"
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from edgeinfer.memory.offload.tiers import Moved
+
+HERE = "edgeinfer.memory.offload.limited"
+PLENTY = 1 << 34  # bytes: a limit that is none
+PROFILED = 4  # layers that are run to measure a machine; the others are like them
+BATCHES = (1, 8, 32)  # sub-batches that are timed
+SHARED = Path("/dev/shm")
 
 
-def write_random_model(folder: str | Path, hidden: int, layers: int, tokens: int, seed: int = 0) -> None:
-    """Write a decoder of random weights as files to be streamed; what it says means nothing, how long it takes does.
+def slow_folder(size: int, otherwise: str | Path) -> Path:
+    """Where a slow tier of `size` bytes should lie: in memory that is a file, or else in a folder of the disk.
+
+    A mapped file of a disk is written back now and then, and its pages are guarded while that goes on.
+    """
+    roomy = SHARED.is_dir() and os.access(SHARED, os.W_OK) and shutil.disk_usage(SHARED).free > 1.2 * size
+    return SHARED if roomy else Path(otherwise)
+
+
+def run_here(
+    folder: str | Path,
+    slow: str | Path,
+    policy: Policy,
+    prompt: int,
+    new_tokens: int,
+    ahead: bool = True,
+    layers: int | None = None,
+) -> tuple[list[Tensor], Moved, dict[str, Any]]:
+    """Run a policy in this process, with one thread that computes.
 
     Args:
-        folder: made if needed.
-        hidden: width; the feed-forward network is 2.5 times as wide, heads are 64 wide, four queries share a key.
-        layers: how many.
-        tokens: the longest text.
-        seed: of the weights.
+        folder: of a written model.
+        slow: the slow tier's file.
+        policy: to obey.
+        prompt, new_tokens: length of every prompt, and of every answer.
+        ahead: bring the next layer while one is used.
+        layers: the first so many only.
+
+    Returns:
+        Answers, what was moved, and {"weights": shares that were possible, "how": of reading}.
+
+    Raises:
+        ValueError: "the slow tier has 1000 bytes left and 4000 are needed; make it larger", and as `run_block`.
     """
     import torch
-    from safetensors.torch import save_file
 
-    from edgeinfer.memory.locality.layer_file import write_layers
-    from edgeinfer.models.config import Config
-    from edgeinfer.models.decoder import Decoder
-    from edgeinfer.models.weights import Weights, file_name, linear_shapes
-
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    heads = hidden // 64
-    shape = {
-        "vocab_size": 1024,
-        "hidden_size": hidden,
-        "intermediate_size": hidden * 5 // 2,
-        "num_hidden_layers": layers,
-        "num_attention_heads": heads,
-        "num_key_value_heads": max(1, heads // 4),
-        "head_dim": 64,
-        "max_position_embeddings": tokens,
-        "rms_norm_eps": 1e-5,
-        "rope_theta": 10000.0,
-    }
-    config = Config(**shape)  # type: ignore[arg-type]
-    generator = torch.Generator().manual_seed(seed)
-    resident = {"model.embed_tokens.weight": torch.randn(1024, hidden, generator=generator)}
-    for name in ("input_layernorm", "post_attention_layernorm"):
-        resident |= {f"model.layers.{n}.{name}.weight": torch.ones(hidden) for n in range(layers)}
-    resident["model.norm.weight"] = torch.ones(hidden)
-    linear = {
-        f"{file_name(name)}.weight": torch.randn(s, generator=generator) * s[1] ** -0.5
-        for name, s in linear_shapes(config).items()
-    }
-    write_layers(Decoder(config, Weights(config, {**linear, **resident}, torch.float32)), folder / LAYERS)
-    save_file(resident, folder / RESIDENT)
-    (folder / CONFIG).write_text(json.dumps(shape), encoding="utf-8")
-
-
-def open_skeleton(folder: str | Path) -> Any:
-    """The decoder of `write_random_model` without its linear layers."""
-    from safetensors.torch import load_file
-
-    from edgeinfer.memory.offload.tiers import skeleton
-    from edgeinfer.models.config import Config
-
-    folder = Path(folder)
-    config = Config(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    return skeleton(config, load_file(folder / RESIDENT))
-
-
-def workload(folder: str | Path, length: int) -> Workload:
-    """The `Workload` of a model and texts of `length` tokens."""
-    from edgeinfer.memory.locality.layer_file import LayerFile
-    from edgeinfer.models.config import Config
-
-    folder = Path(folder)
-    config = Config(**json.loads((folder / CONFIG).read_text(encoding="utf-8")))
-    file = LayerFile(folder / LAYERS)
-    kv = 2 * config.num_key_value_heads * config.head_dim * length * 4
-    return Workload(
-        config.num_hidden_layers, file.ranges[0][1], kv, 8 * config.hidden_size * 4, (folder / RESIDENT).stat().st_size
-    )
-
-
-def in_child_measure(folder: str, slow: str, batches: list[int], length: int, repeat: int = 5) -> dict[str, float]:
-    """Measure the rates of a `Machine`: copies, cold reads while a layer is computed, and layers of several batches."""
-    from concurrent.futures import ThreadPoolExecutor
-
-    import torch
-
+    from edgeinfer.memory.offload.block import run_block
+    from edgeinfer.memory.offload.model_files import LAYERS, PACKED, open_skeleton
     from edgeinfer.memory.offload.tiers import SlowTier, TieredWeights
-    from edgeinfer.models.cache import PlainCache
 
     torch.set_num_threads(1)
-    model = open_skeleton(folder)
-    config = model.config
-    with TieredWeights(Path(folder) / LAYERS, (0.0, 0.0, 1.0)) as weights:
-        size = weights._file.ranges[0][1]
-        source, target = SlowTier(slow).take(size), np.empty(size, np.uint8)
-        weights.enter(0, None)
-        model.weight_store = weights
-        buffers = weights._buffers[1]
-        caches = {b: PlainCache(config, b, model.dtype, length + 1) for b in batches}
-        hidden = {b: torch.randn(b, 1, config.hidden_size) for b in batches}
-        for cache in caches.values():
-            cache.length = length // 2
+    model, lower = open_skeleton(folder), SlowTier(slow)
+    tokens = torch.arange(prompt).repeat(policy.batch, 1) % model.config.vocab_size
+    path = Path(folder) / (PACKED if policy.pack_weights else LAYERS)
+    try:
+        with TieredWeights(path, policy.weights, lower, ahead, layers) as weights:
+            answers, moved = run_block(model, weights, [tokens] * policy.sub_batches, new_tokens, policy, lower)
+    except MemoryError as error:
+        # A tier that is full must not look like a process that is.
+        if "slow tier" in str(error):
+            raise ValueError(str(error)) from error
+        raise
+    return answers, moved, {"weights": weights.shares, "how": weights.how}
 
-        def copy() -> None:
-            target[:] = source
 
-        def read() -> None:
-            weights._bring(1 % weights.layers, buffers, "disk")
+def in_child_measure(folder: str, slow: str, prompt: int, new_tokens: int) -> dict[str, float]:
+    """Measure the rates of a `Machine` from runs of the first layers, each with one thing to measure."""
+    from edgeinfer.memory.offload.model_files import workload
 
-        def compute(b: int) -> float:
-            start = time.perf_counter()
-            with torch.inference_mode():
-                model.forward_layers(hidden[b], caches[b], 0, 1)
-            return time.perf_counter() - start
+    # Runs are short, at the length that texts have on average.
+    middle, steps, usual = prompt + max(new_tokens - 4, 0) // 2, 4, BATCHES[len(BATCHES) // 2]
+    work = workload(folder, middle + steps, middle)
+    moving = usual * (work.mean_kv_bytes or 0.0)
+    profiled = min(PROFILED, work.layers)
 
-        def beside(job: Any) -> float:
-            """Seconds of a job while the other processor computes, as in a run."""
-            with ThreadPoolExecutor(1) as pool:
-                start = time.perf_counter()
-                future = pool.submit(job)
-                while not future.done():
-                    compute(batches[-1])
-                return time.perf_counter() - start
+    def lanes(batch: int, weights: tuple[float, float, float], below: float = 0.0, packed: bool = False) -> Moved:
+        policy = Policy(batch, 2, weights, (1 - below, below), packed, packed)
+        return run_here(folder, slow, policy, middle, steps, layers=PROFILED)[1]
 
-        for b in batches:
-            compute(b)
-        alone = {b: float(np.median([compute(b) for _ in range(repeat)])) for b in batches}
-        copying, reading = (float(np.median([beside(job) for _ in range(repeat)])) for job in (copy, read))
-    slope, start = np.polyfit(batches, [alone[b] for b in batches], 1)
-    return {
-        "copy_rate": size / copying,
-        "disk_rate": size / reading,
+    def median(moved: Moved, lane: str) -> float:
+        """Median seconds of a lane's pieces, those of the first step left out."""
+        found = [end - start for name, _, start, end in moved.timeline if name == lane]
+        return float(np.median(found[len(found) // steps :]))
+
+    def sub_batch(moved: Moved) -> float:
+        """Seconds of one layer for one sub-batch, with its part of what comes before and after the layers."""
+        layer = median(moved, "compute")
+        around = max(float(np.median(moved.steps[1:])) - profiled * layer, 0.0)
+        return (layer + around / work.layers) / 2
+
+    lanes(BATCHES[0], (1.0, 0.0, 0.0))  # kernels are loaded, files are found
+    alone = {batch: lanes(batch, (1.0, 0.0, 0.0)) for batch in BATCHES}
+    took = np.array([sub_batch(moved) for moved in alone.values()])
+    slope, start = np.polyfit(BATCHES, took, 1, w=1 / took)
+    fast = median(alone[usual], "compute")
+    copied, read = lanes(usual, (0.0, 1.0, 0.0)), lanes(usual, (0.0, 0.0, 1.0))
+    below = lanes(usual, (1.0, 0.0, 0.0), 1.0)
+    found = {
+        "copy_rate": work.layer_bytes / median(copied, "slow"),
+        "disk_rate": work.layer_bytes / median(read, "disk"),
         "layer_seconds": float(max(start, 0.0)),
         "row_seconds": float(max(slope, 0.0)),
+        "cache_rate": moving / median(below, "caches"),
+        "cache_seconds": max(0.0, median(below, "compute") - fast) / 2,
+        "copy_slows": max(0.0, median(copied, "compute") - fast) / median(copied, "slow"),
+        "disk_slows": max(0.0, median(read, "compute") - fast) / median(read, "disk"),
     }
+    if work.packed_layer_bytes is not None:
+        packed = lanes(usual, (1.0, 0.0, 0.0), 1.0, packed=True)
+        found["unpack_rate"] = work.layer_bytes / median(packed, "unpack")
+        found["cache_unpack_rate"] = moving / median(packed, "caches")
+        found["packed_cache_seconds"] = max(0.0, median(packed, "compute") - fast) / 2
+    return found
 
 
 def in_child_run(
     folder: str, slow: str, policy: dict[str, Any], prompt: int, new_tokens: int, ahead: bool = True
 ) -> dict[str, Any]:
     """Run a policy; returns the shares that were possible, the seconds of each step and the bytes moved."""
-    import torch
-
-    from edgeinfer.memory.offload.tiers import SlowTier, TieredWeights, run_block
-
-    torch.set_num_threads(1)
-    chosen = Policy(policy["batch"], policy["sub_batches"], tuple(policy["weights"]), tuple(policy["kv"]))
-    model = open_skeleton(folder)
-    lower = SlowTier(slow)
-    tokens = torch.arange(prompt).repeat(chosen.batch, 1) % model.config.vocab_size
-    with TieredWeights(Path(folder) / LAYERS, chosen.weights, lower, ahead) as weights:
-        answers, moved = run_block(model, weights, [tokens] * chosen.sub_batches, new_tokens, chosen, lower)
-        return {
-            "weights": weights.shares,
-            "steps": moved.steps,
-            "disk": moved.disk,
-            "copied": moved.copied,
-            "waited": moved.waited,
-            "timeline": moved.timeline,
-            "answer": answers[0][0].tolist(),
-            "how": weights.how,
-        }
+    shares = {"weights": tuple(policy["weights"]), "kv": tuple(policy["kv"])}
+    answers, moved, possible_ = run_here(folder, slow, Policy(**{**policy, **shares}), prompt, new_tokens, ahead)
+    return {
+        **possible_,
+        "steps": moved.steps,
+        "disk": moved.disk,
+        "copied": moved.copied,
+        "waited": moved.waited,
+        "timeline": moved.timeline,
+        "answer": answers[0][0].tolist(),
+    }
 
 
-def measure(folder: str | Path, slow: str | Path, length: int, fast_bytes: float, slow_bytes: float) -> Machine:
+def measure(
+    folder: str | Path, slow: str | Path, prompt: int, new_tokens: int, fast_bytes: float, slow_bytes: float
+) -> Machine:
     """The machine's rates, measured in a process of its own.
 
+    Args:
+        folder: of a written model.
+        slow: the slow tier's file; it must hold `PROFILED` layers.
+        prompt, new_tokens: of the texts that will be written.
+        fast_bytes, slow_bytes: what the machine shall have of memory.
+
     Raises:
-        RuntimeError: when the process did not finish, with its message.
+        RuntimeError: "the machine could not be measured: ..." with the process's message.
     """
-    arguments = {"folder": str(folder), "slow": str(slow), "batches": [1, 8, 16], "length": length}
-    run = run_limited("edgeinfer.memory.offload.limited:in_child_measure", arguments, 1 << 32, timeout_s=300)
-    if run.outcome != "finished":
-        raise RuntimeError(f"the machine could not be measured: {run.message}")
-    return Machine(fast_bytes, slow_bytes, **run.result)
+    arguments = {"folder": str(folder), "slow": str(slow), "prompt": prompt, "new_tokens": new_tokens}
+    ended = run_limited(f"{HERE}:in_child_measure", arguments, PLENTY, timeout_s=300)
+    if ended.outcome != "finished":
+        raise RuntimeError(f"the machine could not be measured: {ended.message}")
+    return Machine(fast_bytes, slow_bytes, **ended.result)
 
 
 def run(
@@ -200,22 +181,35 @@ def run(
     ahead: bool = True,
 ) -> LimitedRun:
     """Run a policy in a process of at most `memory_bytes`, interpreter and libraries included."""
-    return run_limited(
-        "edgeinfer.memory.offload.limited:in_child_run",
-        {
-            "folder": str(folder),
-            "slow": str(slow),
-            "policy": asdict(policy),
-            "prompt": prompt,
-            "new_tokens": new_tokens,
-            "ahead": ahead,
-        },
-        memory_bytes,
-        timeout_s=300,
-    )
+    arguments = {
+        "folder": str(folder),
+        "slow": str(slow),
+        "policy": asdict(policy),
+        "prompt": prompt,
+        "new_tokens": new_tokens,
+        "ahead": ahead,
+    }
+    return run_limited(f"{HERE}:in_child_run", arguments, memory_bytes, timeout_s=300)
 
 
-def possible(policy: Policy, run_: LimitedRun) -> Policy:
+def possible(policy: Policy, ended: LimitedRun) -> Policy:
     """The policy as it was really laid out: whole tensors, whole sub-batches."""
-    below = round(policy.kv[1] * policy.sub_batches) / policy.sub_batches
-    return replace(policy, weights=tuple(run_.result["weights"]), kv=(1 - below, below))
+    from edgeinfer.memory.offload.block import below
+
+    lower = sum(below(policy.kv[1], policy.sub_batches)) / policy.sub_batches
+    fast, slow, disk = ended.result["weights"]
+    return replace(policy, weights=(fast, slow, disk), kv=(1 - lower, lower))
+
+
+def base_bytes(folder: str | Path, slow: str | Path, work: Workload, prompt: int, new_tokens: int) -> int:
+    """Bytes of a process that runs policies beyond what the cost model counts: interpreter, libraries, their data.
+
+    Raises:
+        RuntimeError: "not even one row could be run: ..." with the process's message.
+    """
+    smallest = Policy(1, 1, (0.0, 0.0, 1.0), (1.0, 0.0), work.packed_layer_bytes is not None)
+    ended = run(folder, slow, smallest, PLENTY, prompt, new_tokens)
+    if ended.outcome != "finished":
+        raise RuntimeError(f"not even one row could be run: {ended.message}")
+    nothing = Machine(0, 0, 1, 1, 1, 0)
+    return max(0, int(ended.peak_bytes - cost(nothing, work, smallest).fast_bytes))

@@ -1,12 +1,12 @@
-"""What an offloading policy costs: bytes on each of three tiers, and seconds for a step, by a model in closed form.
+"""The cost model of offloading: what a policy holds on each tier and how long a step of decoding takes.
 
-A step writes one token for every row of a block. Layers are computed one after the other; while one is computed, the
-parts of the next that are not resident are brought, so that each layer takes the longest of its three times, not their
-sum. It computes with numbers only (NumPy is not even needed). Source: flexgen.
+A step writes one token for every row of a block. While a layer is computed, what the next one needs is brought, so each
+layer takes the longest of its times, not their sum. The model knows rates and sizes, not files. Source: flexgen.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 
@@ -17,10 +17,17 @@ class Machine:
     Attributes:
         fast_bytes: memory in which products run.
         slow_bytes: memory that must be copied from before use.
-        copy_rate: bytes/s from the slow tier.
+        copy_rate: bytes/s of weights from the slow tier.
         disk_rate: bytes/s from the disk.
         layer_seconds: time of one product-filled layer for one sub-batch whatever its rows (the weights are read).
         row_seconds: more of it for each row.
+        cache_rate: bytes/s of keys and values from the slow tier, which come in shorter runs; None: as weights.
+        cache_seconds: computing takes so much longer for a sub-batch whose caches do not lie where they are used.
+        unpack_rate: bytes/s of weights that come out of four bits, on the processor that computes.
+        cache_unpack_rate: bytes/s of keys and values that come out of four bits, on the road of the copies.
+        packed_cache_seconds: as `cache_seconds`, for caches in four bits.
+        copy_slows, disk_slows: seconds that computing takes longer for each second of copying, or of reading, beside
+            it: they share a bus, and sometimes a processor.
     """
 
     fast_bytes: float
@@ -29,6 +36,13 @@ class Machine:
     disk_rate: float
     layer_seconds: float
     row_seconds: float
+    cache_rate: float | None = None
+    cache_seconds: float = 0.0
+    unpack_rate: float = math.inf
+    cache_unpack_rate: float = math.inf
+    packed_cache_seconds: float = 0.0
+    copy_slows: float = 0.0
+    disk_slows: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -37,10 +51,14 @@ class Workload:
 
     Attributes:
         layers: how many.
-        layer_bytes: weights of one.
+        layer_bytes: weights of one, as products need them.
         kv_bytes: keys and values of one row in one layer, at the end of the answer.
-        hidden_bytes: activations of one row.
+        hidden_bytes: activations of one row between two layers.
         fixed_bytes: what is always in the fast tier (embedding, head, norms).
+        packed_layer_bytes: weights of a layer in four bits; None: not offered.
+        packed_kv_bytes: keys and values of a row in four bits; None: not offered.
+        mean_kv_bytes: of `kv_bytes`, those that are there at the average step; None: all.
+        working_bytes: activations of one row within a layer, for the sub-batch that is computed.
     """
 
     layers: int
@@ -48,6 +66,10 @@ class Workload:
     kv_bytes: float
     hidden_bytes: float = 0.0
     fixed_bytes: float = 0.0
+    packed_layer_bytes: float | None = None
+    packed_kv_bytes: float | None = None
+    mean_kv_bytes: float | None = None
+    working_bytes: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -59,12 +81,16 @@ class Policy:
         sub_batches: sub-batches of a block; a loaded layer serves all of them.
         weights: shares of every layer's weights in the fast tier, in the slow tier and on the disk; they sum to 1.
         kv: shares of the keys and values that lie in the fast tier and in the slow tier; they sum to 1.
+        pack_weights: weights are stored in four bits on every tier, and a layer is unpacked when its turn comes.
+        pack_kv: keys and values are stored in four bits on every tier, and unpacked while they are brought.
     """
 
     batch: int
     sub_batches: int
     weights: tuple[float, float, float]
     kv: tuple[float, float] = (1.0, 0.0)
+    pack_weights: bool = False
+    pack_kv: bool = False
 
     def __post_init__(self) -> None:
         for name, shares in (("weights", self.weights), ("kv", self.kv)):
@@ -88,7 +114,7 @@ class Cost:
         compute, copy, disk: seconds of one layer for the whole block, each alone.
         step_seconds: one token for every row.
         tokens_per_second: rows / step_seconds.
-        bound: which of the three is longest: "compute", "copy" or "disk".
+        bound: which of the three is longest: "compute" (with what the others slow it), "copy" or "disk".
     """
 
     fast_bytes: float
@@ -102,10 +128,67 @@ class Cost:
     bound: str
 
 
-def staging_bytes(work: Workload, policy: Policy) -> float:
-    """Room for what comes and goes: two buffers for a layer's part that is not resident, two for a batch's cache."""
-    passing = 2 * (1 - policy.weights[0]) * work.layer_bytes
-    return passing + (2 * policy.batch * work.kv_bytes if policy.kv[1] > 0 else 0.0)
+@dataclass(frozen=True)
+class Terms:
+    """What a block costs before the shares are known; bytes and seconds are linear in the shares.
+
+    Attributes:
+        weights, caches: stored bytes of one layer, and of the block's keys and values in it.
+        fixed: bytes of fast memory whatever the shares: what is resident, activations, buffers for caches, one layer
+            of floats where weights are packed.
+        compute: seconds of one layer for the block, unpacking included.
+        compute_caches: seconds more if all caches lie in the slow tier.
+        copy_weights, copy_caches: seconds if all weights, or all caches, come from the slow tier.
+        unpack_caches: seconds on the road of the copies that the shares do not change.
+        disk: seconds if all weights come from the disk.
+    """
+
+    weights: float
+    caches: float
+    fixed: float
+    compute: float
+    compute_caches: float
+    copy_weights: float
+    copy_caches: float
+    unpack_caches: float
+    disk: float
+
+
+def terms(machine: Machine, work: Workload, policy: Policy, below: bool | None = None) -> Terms:
+    """The terms of a policy's block; its shares do not matter, but for whether any cache lies below.
+
+    Args:
+        machine, work, policy: see there.
+        below: whether caches lie below; None: as the policy says.
+
+    Raises:
+        ValueError: "this workload has no packed form of ...; give its bytes".
+    """
+    below = policy.kv[1] > 0 if below is None else below
+    layer = _stored(policy.pack_weights, work.packed_layer_bytes, work.layer_bytes, "weights")
+    row = _stored(policy.pack_kv, work.packed_kv_bytes, work.kv_bytes, "keys and values")
+    moving = policy.rows * (work.kv_bytes if work.mean_kv_bytes is None else work.mean_kv_bytes)
+    buffers = 2 * policy.batch * work.kv_bytes if below or policy.pack_kv else 0.0
+    activations = policy.rows * work.hidden_bytes + policy.batch * work.working_bytes
+    batch_seconds = machine.layer_seconds + policy.batch * machine.row_seconds
+    batch_seconds += policy.pack_kv * machine.packed_cache_seconds
+    return Terms(
+        layer,
+        policy.rows * row,
+        work.fixed_bytes + activations + buffers + policy.pack_weights * work.layer_bytes,
+        policy.sub_batches * batch_seconds + policy.pack_weights * work.layer_bytes / machine.unpack_rate,
+        0.0 if policy.pack_kv else policy.sub_batches * machine.cache_seconds,
+        layer / machine.copy_rate,
+        0.0 if policy.pack_kv else moving / (machine.cache_rate or machine.copy_rate),
+        moving / machine.cache_unpack_rate if policy.pack_kv else 0.0,
+        layer / machine.disk_rate,
+    )
+
+
+def _stored(packed: bool, small: float | None, whole: float, what: str) -> float:
+    if packed and small is None:
+        raise ValueError(f"this workload has no packed form of {what}; give its bytes")
+    return whole if small is None or not packed else small
 
 
 def cost(machine: Machine, work: Workload, policy: Policy, overlap: bool = True) -> Cost:
@@ -115,31 +198,32 @@ def cost(machine: Machine, work: Workload, policy: Policy, overlap: bool = True)
         machine, work, policy: see there.
         overlap: False: nothing is brought in advance, so the times of a layer add up.
     """
+    t = terms(machine, work, policy)
     fast, slow, disk = policy.weights
-    block_kv = policy.rows * work.kv_bytes
-    fast_bytes = (
-        work.fixed_bytes
-        + work.layers * (fast * work.layer_bytes + policy.kv[0] * block_kv)
-        + policy.rows * work.hidden_bytes
-        + staging_bytes(work, policy)
-    )
+    # Two buffers for the part of a layer that is not resident.
+    fast_bytes = t.fixed + work.layers * (fast * t.weights + policy.kv[0] * t.caches) + 2 * (1 - fast) * t.weights
     times = {
-        "compute": policy.sub_batches * (machine.layer_seconds + policy.batch * machine.row_seconds),
-        "copy": (slow * work.layer_bytes + policy.kv[1] * block_kv) / machine.copy_rate,
-        "disk": disk * work.layer_bytes / machine.disk_rate,
+        "compute": t.compute + policy.kv[1] * t.compute_caches,
+        "copy": slow * t.copy_weights + policy.kv[1] * t.copy_caches + t.unpack_caches,
+        "disk": disk * t.disk,
     }
-    layer = max(times.values()) if overlap else sum(times.values())
+    layer, longest = sum(times.values()), times
+    if overlap:
+        slowed = times["compute"] + machine.copy_slows * times["copy"] + machine.disk_slows * times["disk"]
+        longest = {**times, "compute": slowed}
+        layer = max(longest.values())
+    bound = max(longest, key=lambda name: longest[name])
     step = work.layers * layer
     return Cost(
         fast_bytes,
-        work.layers * (slow * work.layer_bytes + policy.kv[1] * block_kv),
-        work.layers * disk * work.layer_bytes,
+        work.layers * (slow * t.weights + policy.kv[1] * t.caches),
+        work.layers * disk * t.weights,
         times["compute"],
         times["copy"],
         times["disk"],
         step,
         policy.rows / step,
-        max(times, key=lambda name: times[name]),
+        bound,
     )
 
 
