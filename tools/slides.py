@@ -17,7 +17,6 @@ from bs4 import BeautifulSoup, Tag
 
 ROOT = Path(__file__).resolve().parent.parent
 SITE = ROOT / "_build" / "html"
-MATHJAX = "vendor/tex-svg.js"
 SENTENCES = 4  # on one slide; the rest is in the notes
 STYLE = """
 :root { color-scheme: light dark; --ink: light-dark(#1b1f24, #e8eaed); --paper: light-dark(#fff, #16181c) }
@@ -37,6 +36,12 @@ a { color: inherit } pre { white-space: pre-wrap; font-size: .7em } .lmfig { fon
 @media print { @page { size: A4 landscape; margin: 10mm } .content { max-height: none }
   section { break-after: page; min-height: 0; height: auto }
   .notes { display: none !important } }
+"""
+# As book/_ext/formulas.py sets them.
+FORMULAS = """mjx-container { position: relative } mjx-container > svg { overflow: visible }
+mjx-container[display="true"] { display: block; text-align: center; margin: 1em 0 }
+mjx-container use { stroke-width: 3 }
+mjx-assistive-mml { position: absolute; clip: rect(1px, 1px, 1px, 1px); overflow: hidden }
 """
 KEYS = """
 addEventListener('keydown', function (event) {
@@ -131,11 +136,12 @@ def make(page: Path, target: Path) -> int:
         for number, (heading, content, notes) in enumerate(made, 1)
     )
     title = soup.title.get_text() if soup.title else page.stem
-    math = f'<script defer src="{MATHJAX.rsplit("/", 1)[1]}"></script>' if "\\(" in body or "\\[" in body else ""
+    # The shapes that the formulas of a page share stand at its end, outside of the text.
+    glyphs = "".join(str(node) for node in soup.find_all("svg") if node.find("path", id=re.compile("^MJX-")))
     target.write_text(
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width">{math}<style>{STYLE}</style></head><body>'
-        f"{embed_images(body, page)}{drawing}<script>{KEYS}</script></body></html>",
+        f'<meta name="viewport" content="width=device-width"><style>{STYLE}{FORMULAS}</style></head><body>'
+        f"{embed_images(body, page)}{drawing}{glyphs}<script>{KEYS}</script></body></html>",
         encoding="utf-8",
     )
     return len(made)
@@ -153,7 +159,6 @@ def main() -> None:
     folder = site.parent / "slides"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    shutil.copy(site / "_static" / MATHJAX, folder)
     for page in pages:
         print(f"{page.stem:32} {make(page, folder / page.name):4} slides", flush=True)
     print("slides: _build/slides (arrow keys turn, N shows the notes)")

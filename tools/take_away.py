@@ -59,7 +59,6 @@ def print_page(browser: Any, address: str) -> tuple[str, bytes]:
     context = browser.new_context(color_scheme="light", reduced_motion="reduce")
     page = context.new_page()
     page.goto(address, wait_until="load", timeout=120_000)
-    page.evaluate("() => window.MathJax && MathJax.startup ? MathJax.startup.promise.then(() => true) : true")
     page.add_style_tag(content=PRINT_CSS)
     page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
     title = page.evaluate("() => (document.querySelector('h1') || {innerText: document.title}).innerText")

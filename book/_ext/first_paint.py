@@ -89,13 +89,19 @@ def size_of(picture: Path) -> tuple[int, int] | None:
 def give_pictures_their_size(page: str, folder: Path) -> str:
     """The place of a picture is known before it has come, so the text below it does not jump."""
 
+    text = page.find("<article")
+
     def sized(match: re.Match[str]) -> str:
         tag = match.group(0)
+        if match.start() < text and "logo__image" not in tag:
+            return tag  # in a menu that is closed; the theme knows its size
         if re.search(r"\s(?:width|height|style)=", tag):
             return tag
         picture = (folder / match.group(1).split("?")[0]).resolve()
         size = size_of(picture) if picture.is_file() else None
-        return tag.replace("<img", f'<img width="{size[0]}" height="{size[1]}"', 1) if size else tag
+        return (
+            tag.replace("<img", f'<img width="{size[0]}" height="{size[1]}" style="height: auto"', 1) if size else tag
+        )
 
     return re.sub(r'<img\b[^>]*\bsrc="([^":]+)"[^>]*>', sized, page)
 

@@ -15,6 +15,10 @@ SHEET = "styles/pydata-sphinx-theme.css"
 FONT_FOLDER = "vendor/fontawesome/webfonts"
 # Icons that the theme's own scripts add when they run.
 ADDED_LATER = ("xmark", "check", "copy")
+# The place of an icon does not change when its font is there.
+PLACES = """:is(.article-header-buttons, .search-button__button) > :is(.fas, .fab, .fa-solid, .fa-brands),
+.article-header-buttons .btn > :is(.fas, .fab, .fa-solid, .btn__icon-container > i) { width: 1em; text-align: center; }
+"""
 FONTS = {
     "fa-solid-900": ("Font Awesome 6 Free", 900),
     "fa-regular-400": ("Font Awesome 6 Free", 400),
@@ -52,7 +56,7 @@ def write_fonts(static: Path, points: set[int]) -> None:
             f'@font-face{{font-family:"{family}";font-style:normal;font-weight:{weight};font-display:block;'
             f'src:url(data:font/woff;base64,{data}) format("woff")}}\n'
         )
-    (static / "icons.css").write_text(faces, encoding="utf-8")
+    (static / "icons.css").write_text(faces + PLACES, encoding="utf-8")
 
 
 def without_other_icons(sheet: str, points: set[int]) -> str:

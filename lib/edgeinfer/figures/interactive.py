@@ -7,17 +7,18 @@ static in the built book, with the keyboard, without a network. It knows nothing
 
 from __future__ import annotations
 
-import base64
 import hashlib
 import html
 import itertools
 import json
 import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from edgeinfer.figures.charts import (
     Axis,
@@ -170,10 +171,13 @@ class SliderFigure:
         numbers = "<details><summary>The numbers behind the picture</summary><div></div></details>" if has_chart else ""
         return (
             f'<div class="lmfig{"" if controls else " lm-still"}" id="{name}" role="group" {naming}>'
-            f"<style>{_asset('figure.css')}</style>{head}{controls}"
-            f'<div class="lm-panels"><noscript><img src="{source}" alt="{html.escape(alternative)}"></noscript></div>'
+            # The data first, the picture for readers without scripts last: between what is seen and the script that
+            # draws it nothing is left to load, so on a slow line no figure stands empty and pushes the text away later.
+            f'<style>{_asset("figure.css")}</style><script type="application/json">{payload}</script>{head}{controls}'
+            f'<div class="lm-panels"></div>'
             f'<dl class="lm-readouts"></dl><p class="lm-text" aria-live="polite">{text}</p>{numbers}'
-            f'<script type="application/json">{payload}</script><script>{_asset("figure.js")}</script></div>'
+            f"<script>{_asset('figure.js')}</script>"
+            f'<noscript><img src="{source}" alt="{html.escape(alternative)}"></noscript></div>'
         )
 
     def _repr_html_(self) -> str:
@@ -312,7 +316,9 @@ def _control_html(control: Slider, name: str) -> str:
 
 
 def _data_uri(svg: str) -> str:
-    return "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.S)
+    # Readable, not base64, for a server's compression; quoted is what would end it or may not stand in an address.
+    return "data:image/svg+xml," + quote(re.sub(r"\s+", " ", svg), safe="/:=,;()[]'!*+?@$ ")
 
 
 @cache
