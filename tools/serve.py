@@ -10,7 +10,7 @@ import http.server
 import sys
 import time
 import urllib.parse
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -39,6 +39,22 @@ RELOAD = b"""<script>(function () {
 })()</script>"""
 
 
+@lru_cache(maxsize=256)
+def compressed(path: Path, changed: int) -> bytes:
+    """The gzipped bytes of a file; `changed` is its time stamp, so that a new build is read anew."""
+    return gzip.compress(path.read_bytes(), compresslevel=9)
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Says nothing when a reader leaves a page before it has come."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
+
+
 class Handler(http.server.SimpleHTTPRequestHandler):
     """Files of the site; quiet; never cached, because the next build may have changed them."""
 
@@ -63,13 +79,13 @@ class Handler(http.server.SimpleHTTPRequestHandler):
         elif not path.is_file() or not (zipped or reloads):
             super().do_GET()
             return
-        body = path.read_bytes()
+        body = compressed(path, path.stat().st_mtime_ns) if zipped and not reloads else path.read_bytes()
         if reloads:
             body = body.replace(b"</body>", RELOAD + b"</body>", 1)
+            body = gzip.compress(body) if zipped else body
         self.send_response(status)
         self.send_header("Content-Type", self.guess_type(path) + ("; charset=utf-8" if path.suffix == ".html" else ""))
         if zipped:
-            body = gzip.compress(body, compresslevel=9)
             self.send_header("Content-Encoding", "gzip")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
