@@ -31,7 +31,7 @@ CLOSED_CLASSES = {"cell_output", "cell_input", "no-glossary-links"}
 
 @dataclass(frozen=True)
 class Entry:
-    """A term: where it is defined, in which forms it occurs, and what its hover text says.
+    """A term: where it is defined, what its hover text says, which forms are linked, and how the glossary names it.
 
     One without an anchor is no term: its forms only look like one.
     """
@@ -40,6 +40,7 @@ class Entry:
     anchor: str
     definition: str
     forms: tuple[str, ...] = field(default=())
+    names: tuple[str, ...] = field(default=())
 
 
 def plural(form: str) -> str:
@@ -108,7 +109,7 @@ def collect(app: Any, doctree: nodes.document) -> None:
         definition = next(child for child in item.children if isinstance(child, nodes.definition))
         anchor = next(name for name in terms[0]["ids"] if name.startswith("term-"))
         shown = () if unlinked.pop(names[0], None) else tuple(dict.fromkeys(forms))
-        found[names[0]] = Entry(page, anchor, first_words(definition), shown)
+        found[names[0]] = Entry(page, anchor, first_words(definition), shown, tuple(names))
     for name in [*extra, *unlinked] if found else ():
         logger.warning("the front matter names %r, which the glossary does not define", name, location=page)
     store = terms_of(app.env)

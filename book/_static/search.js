@@ -5,7 +5,7 @@
   var PER_PAGE = 3;
   // Words of a question that say nothing about what is asked.
   var EMPTY = new Set(("a about an and any are as at be book by can did do does explain find for from get have how i in is it " +
-    "its me measure measured my of on or show should so tell than that the their there this to use used using want was what " +
+    "its me measure measured my of on or show should so take tell than that the their there this to use used using want was what " +
     "when where which who why will with work works you your system systems framework frameworks paper papers").split(" "));
   var ABOUT_SYSTEMS = /\b(systems?|frameworks?|papers?)\b/i;
   // Sections that repeat a page, and pages for other readers, come after the place itself.
@@ -15,14 +15,14 @@
     install: "start clone commands machine", installation: "start clone commands machine", setup: "start clone commands machine",
     download: "zip clone", slow: "bound traffic bandwidth", slower: "bound traffic bandwidth", fast: "bound traffic bandwidth", pytorch: "torch", gpu: "GPU", cellphone: "phone", mobile: "phone", smartphone: "phone",
     ssd: "flash disk", disk: "flash", nvme: "flash disk", ram: "memory capacity", oom: "memory capacity", vram: "memory",
-    kv: "cache", kvcache: "KV cache", moe: "mixture experts", lut: "look-up table", lookup: "look-up",
+    kv: "cache keys values", kvcache: "KV cache keys values", flash: "disk", offline: "take zip network", license: "licence", moe: "mixture experts", lut: "look-up table", lookup: "look-up",
     tradeoff: "cost", energy: "energy battery", battery: "energy", laptop: "machine", answers: "solution", solution: "solutions",
     quantisation: "quantization", quantise: "quantization", serving: "batching", vllm: "paged", pdf: "PDF zip",
     exercises: "lab", exercise: "lab", homework: "lab", assignment: "lab", teacher: "instructors", grading: "grade"
   };
 
   function stem(word) {
-    return word.replace(/ies$/, "y").replace(/(ing|ed|es|s)$/, function (end, _, at) {
+    return word.replace(/i[sz](ations?|ing|ed|ers?|es?)$/, "iz").replace(/ies$/, "y").replace(/(ing|ed|es|s)$/, function (end, _, at) {
       return at < 3 || (end === "s" && /(ss|us|is)$/.test(word)) ? end : "";
     }).replace(/(.)\1$/, "$1").replace(/e$/, "");
   }
@@ -51,7 +51,8 @@
       prefix: function (term) { return term.length > 3; },
       fuzzy: function (term) { return term.length > 5 ? 0.2 : false; },
       weights: { prefix: 0.4, fuzzy: 0.2 },
-      boostTerm: function (term) { return /^\d+$/.test(term) ? 0.3 : 1; },
+      // Numbers and the word model stand everywhere.
+      boostTerm: function (term) { return /^(\d+|model)$/.test(term) ? 0.3 : 1; },
       boostDocument: function (id) {
         var entry = entries[id];
         if (LATER.test(entry.title) && entry.url.indexOf("#") > 0) return 0.4;
@@ -59,18 +60,26 @@
         if (entry.kind === "Lab") return wantsLab ? 1 : 0.7;
         if (/instructors\//.test(entry.url)) return 0.7;
         if (entry.kind === "Page" && entry.url.indexOf("#") < 0) return 1.4;
-        return entry.kind === "Word" && wantsSystem ? 0.5 : 1;
+        return entry.kind === "Word" ? (wantsSystem ? 0.5 : 0.8) : 1;
       }
     };
+    // One idea for each word: what the book calls it counts half as much; a place that holds all ideas comes first.
+    var ideas = Array.from(new Set(words));
     var score = new Map();
-    function add(found, weight, count) {
-      found.forEach(function (result) {
-        var share = count ? new Set(result.queryTerms).size / count : 1;
-        score.set(result.id, (score.get(result.id) || 0) + weight * result.score * share * share);
+    var held = new Map();
+    ideas.forEach(function (word) {
+      var best = new Map();
+      function take(found, weight) {
+        found.forEach(function (result) { best.set(result.id, Math.max(best.get(result.id) || 0, weight * result.score)); });
+      }
+      take(index.search(word, options), 1);
+      if (Object.hasOwn(SAYS, word)) take(index.search(SAYS[word], Object.assign({}, options, { fuzzy: false })), 0.5);
+      best.forEach(function (value, id) {
+        score.set(id, (score.get(id) || 0) + value);
+        held.set(id, (held.get(id) || 0) + 1);
       });
-    }
-    add(index.search(words.join(" "), options), 1, new Set(words.map(stem)).size);
-    if (more.trim()) add(index.search(more, options), 0.5, 0);
+    });
+    score.forEach(function (value, id) { score.set(id, value * Math.pow(held.get(id) / ideas.length, 2)); });
     entries.forEach(function (entry) {
       var name = tokens(entry.title).join("");
       var forms = entry.kind === "Word" ? entry.page.split(", ") : [];

@@ -26,7 +26,7 @@ def formulas(text: str) -> list[str]:
 
 def letters(formula: str) -> set[str]:
     """Returns its letters; a bold one is "**X**", a Greek one "\\beta"; words are no letters."""
-    formula = re.sub(r"\\(?:text|mathrm|operatorname)\{[^{}]*\}", " ", formula)
+    formula = re.sub(r"\\(?:text|mathrm|operatorname|begin|end)\{[^{}]*\}|\[\d+pt\]", " ", formula)
     bold = {f"**{name}**" for name in re.findall(r"\\mathbf\{(\w)\}", formula)}
     formula = re.sub(r"\\mathbf\{\w\}", " ", formula)
     greek = {f"\\{name}" for name in GREEK if re.search(rf"\\{name}(?![a-z])", formula)}

@@ -27,7 +27,7 @@ QUESTIONS = {
     "what did the book measure for T-MAC": "book/va_kernels/lookup_tables.html#sys-t-mac",
     "vllm": "book/vc_memory/paged_kv.html#sys-pagedattention",
     "what could not be reproduced": "book/not_reproduced.html",
-    "qantization": "book/glossary.html#term-quantization",
+    "qantization": "book/va_kernels/",
     "moe": "book/glossary.html#term-mixture-of-experts",
     "roofline": "book/glossary.html#term-roofline",
     "glossary": "book/glossary.html",
