@@ -40,7 +40,8 @@ FIGURES = """
 START_TABBING = """
 () => {
   const main = document.querySelector('main');
-  const wanted = Array.from(main.querySelectorAll('a[href],button,input,select,textarea,summary,[tabindex="0"]')).filter(
+  const kinds = 'a[href],button,input,select,textarea,summary,[tabindex="0"]';
+  const wanted = Array.from(main.querySelectorAll(kinds)).filter(
     e => !e.disabled && e.tabIndex >= 0 && e.checkVisibility({visibilityProperty: true}));
   const name = e => e.id || e.outerHTML.slice(0, 120);
   window.reached = new Set();
