@@ -38,13 +38,13 @@ def longest_part_seconds(parts: int = 8, width: int = 32, repeats: int = 7) -> t
 
     All workers wait for the longest part, so this is what a machine with `parts` free cores would take.
     """
-    from edgeinfer.kernels import simd, spmm
+    from edgeinfer.kernels import spmm
     from edgeinfer.memory.locality.merge_path import _one_part, merge_path_split, row_split
 
     matrix = skewed_matrix()
     x = np.random.default_rng(0).standard_normal((matrix.shape[1], width)).astype(np.float32)
     y, carried = np.empty((matrix.shape[0], width), np.float32), np.zeros((1, width), np.float32)
-    kernel = spmm._vector if simd.choose("auto") else spmm._portable
+    kernel = spmm.row_kernel()
     longest = []
     for points in (row_split(matrix.indptr, parts), merge_path_split(matrix.indptr, parts)):
         times = np.empty((repeats, parts))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgeinfer.figures.charts import Bars, Chart, Frame, Line, Points, Rules, Series, number_text, with_ranges
+from edgeinfer.figures.charts import Bars, Boxes, Chart, Frame, Line, Points, Rules, Series, number_text, with_ranges
 from edgeinfer.figures.interactive import SliderFigure
 
 if TYPE_CHECKING:
@@ -57,7 +57,10 @@ def in_words(chart: Chart) -> str:
 
 
 def _series(series: Series, chart: Chart) -> str:
-    name = series.label or {Line: "a line", Points: "points", Bars: "bars", Rules: "a straight line"}[type(series)]
+    name = (
+        series.label
+        or {Line: "a line", Points: "points", Bars: "bars", Boxes: "boxes", Rules: "a straight line"}[type(series)]
+    )
     if isinstance(series, Rules):
         axis = chart.x if series.along == "x" else chart.y
         return f"{name}: at {', '.join(map(_number, series.values))} {axis.unit}".strip() + "."
@@ -66,6 +69,8 @@ def _series(series: Series, chart: Chart) -> str:
         return f"{name}: " + ", ".join(f"{category} {_number(value)}" for category, value in pairs) + "."
     if isinstance(series, Bars):
         return f"{name}: {len(series.y)} from {_number(series.edges[0])} to {_number(series.edges[-1])}."
+    if isinstance(series, Boxes):
+        return f"{name}: {len(series.x0)}, the first from {_number(series.x0[0])} to {_number(series.x1[0])}."
     if not len(series.x):
         return ""
     spots = list(zip(series.x, series.y, strict=True))

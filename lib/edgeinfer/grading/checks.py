@@ -9,6 +9,7 @@ import dis
 import functools
 import html
 import os
+import re
 import signal
 import threading
 import time
@@ -56,7 +57,7 @@ class CheckResult:
 
     def _repr_html_(self) -> str:
         colour = COLOURS.get(self.status, "#b45309")
-        text = html.escape(self.message).replace("\n", "<br>")
+        text = re.sub(r"`([^`\n]+)`", r"<code>\1</code>", html.escape(self.message)).replace("\n", "<br>")
         name = f" <small>({html.escape(self.misconception.replace('-', ' '))})</small>" if self.misconception else ""
         return (
             f'<div role="status" style="border-left:4px solid {colour};padding:.3em .8em;margin:.3em 0">'

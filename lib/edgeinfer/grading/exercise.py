@@ -236,10 +236,10 @@ def call_arguments(exercise: Exercise, args: Args) -> str:
 def describe(value: Any) -> str:
     """A value in a few words; never long."""
     if isinstance(value, np.ndarray):
-        if value.size <= 4:
+        if value.size <= (12 if value.ndim == 1 and value.dtype.kind in "iub" else 6):
             return np.array2string(value, precision=4, separator=", ", max_line_width=1000)
         return f"{value.dtype} array {value.shape}"
     if isinstance(value, list | tuple) and len(value) > 6:
         return f"{type(value).__name__} of {len(value)}"
-    text = repr(value)
+    text = f"{value:.6g}" if isinstance(value, float) and not value.is_integer() else repr(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -176,6 +176,13 @@ def contract(exercise: Exercise, args: Args, outcome: dict[str, Any], want: Arra
     return None, got
 
 
+def both(got: Any, want: Any) -> str:
+    """What came and what was expected, with as many digits as it takes to tell them apart."""
+    short = describe(got), describe(want)
+    came, wanted = short if short[0] != short[1] else (repr(got), repr(want))
+    return f"{came}, expected {wanted}"
+
+
 def expected(returns: Sequence[Returns]) -> str:
     names = [f"`{r.name}`" for r in returns]
     return names[0] if len(names) == 1 else "the tuple (" + ", ".join(names) + ")"
@@ -211,11 +218,11 @@ def differs(exercise: Exercise, args: Args, got: Arrays, want: Arrays) -> str:
         if g.dtype.kind == "f" and not r.nan_ok and np.isnan(g).any():
             return f"`{r.name}` holds NaN; a division by zero is the usual reason."
         if g.ndim == 0:
-            return f"`{r.name}` is {describe(g.item())}, expected {describe(w.item())}."
+            return f"`{r.name}` is {both(g.item(), w.item())}."
         at = tuple(int(i) for i in np.argwhere(~good)[0])
         position = f"[{', '.join(map(str, at))}]"
         share = f"{bad} of {good.size} elements differ"
-        return f"`{r.name}`{position} is {describe(g[at].item())}, expected {describe(w[at].item())} ({share})."
+        return f"`{r.name}`{position} is {both(g[at].item(), w[at].item())} ({share})."
     return ""
 
 

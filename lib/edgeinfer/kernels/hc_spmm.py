@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.kernels import simd, spmm
+from edgeinfer.kernels import spmm
 from edgeinfer.kernels.spmm import CSR, dense_operand
 
 
@@ -212,7 +212,7 @@ def time_units(
     """
     x2 = dense_operand(x, matrix.shape[1])
     y = np.empty((matrix.shape[0], x2.shape[1]), np.float32)
-    kernel = spmm._vector if simd.available() else spmm._portable
+    kernel = spmm.row_kernel()
     blocks = prepare(matrix, windows, np.ones(len(windows), bool)).blocks
     kernel(matrix.indptr, matrix.indices, matrix.data, x2, y, 0, 1)
     best = np.full((2, len(windows)), np.inf)

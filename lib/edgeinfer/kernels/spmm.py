@@ -132,7 +132,7 @@ def from_coordinates(
 
 
 @compiled()
-def _vector(indptr, indices, data, x, y, first, last):
+def multiply_rows_vector(indptr, indices, data, x, y, first, last):
     """Rows first..last of y = A x: sums of 64 or 16 columns stay in registers while a row's entries pass by."""
     width = x.shape[1]
     for i in range(first, last):
@@ -167,7 +167,7 @@ def _vector(indptr, indices, data, x, y, first, last):
 
 
 @compiled()
-def _portable(indptr, indices, data, x, y, first, last):
+def multiply_rows_portable(indptr, indices, data, x, y, first, last):
     """The same sums in the same order, without naming a vector."""
     for i in range(first, last):
         row = y[i]
@@ -176,6 +176,15 @@ def _portable(indptr, indices, data, x, y, first, last):
             v, source = data[p], x[indices[p]]
             for j in range(x.shape[1]):
                 row[j] += v * source[j]
+
+
+def row_kernel(path: str = "auto") -> Any:
+    """Return the compiled loop (indptr, indices, data, x, y, first, last) that computes some rows of y = A x.
+
+    Args:
+        path: "auto", "simd" or "portable"; both give the same bits.
+    """
+    return multiply_rows_vector if simd.choose(path) else multiply_rows_portable
 
 
 def csr_matmul(
@@ -205,8 +214,7 @@ def multiply(
 ) -> NDArray[np.float32]:
     """`csr_matmul` for an operand (K, width) that `dense_operand` has checked already."""
     y = np.empty((matrix.shape[0], x.shape[1]), np.float32) if out is None else out
-    kernel = _vector if simd.choose(path) else _portable
-    over_blocks(kernel, (matrix.indptr, matrix.indices, matrix.data, x, y), matrix.shape[0], threads)
+    over_blocks(row_kernel(path), (matrix.indptr, matrix.indices, matrix.data, x, y), matrix.shape[0], threads)
     return y
 
 

@@ -165,7 +165,7 @@ ACTIVATION = Exercise(
             recognises=lambda args, got, want: bool((np.abs(args[1]).max(0) == 0).any()),
         ),
     ],
-    hint="m = np.abs(inputs).mean(axis=0), at least 1e-5; raw = m**alpha; factor = raw / sqrt(raw.max() * raw.min()); "
-    "scaled = weight * factor.",
+    hint="Take two channels, one ten times as loud, and alpha 0, 1 and 0.5. What should happen to the loud one's "
+    "weights? Which product of the largest and the smallest factor must come out?",
     points=3,
 )

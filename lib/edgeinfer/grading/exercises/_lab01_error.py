@@ -239,7 +239,7 @@ SECOND_ORDER = Exercise(
             produces=partial(_mistaken_step, lowest=-1),
         ),
     ],
-    hint="rounded = scale * clip(round(w[:, c] / scale)); error = w[:, c] - rounded; subtract "
-    "outer(error, H[c]) / H[c, c] from all weights; then eliminate row and column c of H.",
+    hint="Round column c alone: what is its error? How much of it does each later column take over, and why is "
+    "that nothing for a diagonal H? Which of the two results must no longer know column c?",
     points=4,
 )

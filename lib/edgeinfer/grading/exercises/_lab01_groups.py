@@ -246,8 +246,7 @@ GROUPS = Exercise(
             ),
         ),
     ],
-    hint="Step by step: low = min(0, smallest), high = max(0, largest) of each group; scale = (high - low) / "
-    "(2**bits - 1), or 1 where that is 0; zero_point = round(-low / scale); code = round(w / scale) + zero_point, "
-    "clipped.",
+    hint="Do one group by hand first: 0, 1, 2, 3 in 2 bits. Which number must code 0 mean, which the largest code, "
+    "and which code means 0? Then the same with all numbers above 0, all below, and all equal.",
     points=3,
 )

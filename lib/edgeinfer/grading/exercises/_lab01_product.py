@@ -180,7 +180,8 @@ PRODUCT = Exercise(
             produces=_in_8_bits,
         ),
     ],
-    hint="Per group: integer dot of codes and x_codes, minus zero_point times the sum of the group's x_codes; times "
-    "the group's scale; add the groups; times x_scale. Integers in int32.",
+    hint="Write one group's sum out with (code - zero_point) in it and multiply the bracket: which two sums of "
+    "whole numbers are left? Then ask where the group's scale belongs, where x_scale, and how large an int8 "
+    "product may get.",
     points=3,
 )

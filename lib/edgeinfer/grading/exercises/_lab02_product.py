@@ -348,7 +348,7 @@ PRODUCT = Exercise(
             recognises=lambda args, got, want: bool(args[1].dtype == np.int8),
         ),
     ],
-    hint="Check the three parts one by one: the look-ups of each plane with weight 2**b / 2; the offset "
-    "((2**bits - 1) / 2 - zero_point) * sum(x of the group); then scale per group and add the groups.",
+    hint="Test the parts one by one, each with the others at zero: planes of one bit, then a weight for each "
+    "plane, then a zero point off the middle. What does the sum of the group's x have to do with the offset?",
     points=4,
 )

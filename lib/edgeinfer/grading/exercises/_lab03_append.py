@@ -245,7 +245,7 @@ APPEND = Exercise(
             ),
         ),
     ],
-    hint="recent = np.concatenate([recent, key[None]]); if that is shorter than group_size, you are done. Else one "
-    "call of quantize_keys on it, three np.concatenate, and recent[:0].",
+    hint="Follow three calls with group_size 2 on paper: what lies in `recent` before and after each, and when "
+    "does the quantized part grow? How many tokens are there in all after each call?",
     points=3,
 )

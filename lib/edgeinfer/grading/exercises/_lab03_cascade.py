@@ -193,7 +193,7 @@ CASCADE = Exercise(
             produces=partial(_mistaken_cascade, pruned="forget"),
         ),
     ],
-    hint="total = importance.copy(); total[alive] += probabilities.sum(axis=(0, 1)); then the keep largest of "
-    "total[alive], as tokens, sorted.",
+    hint="Which tokens may still be chosen, and how do the columns of `probabilities` belong to them? After two "
+    "rounds, does a token that fell out come back?",
     points=3,
 )

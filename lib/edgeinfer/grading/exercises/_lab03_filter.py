@@ -269,7 +269,7 @@ FILTER = Exercise(
             recognises=lambda args, got, want: len(np.unique(args[1][want[0]], axis=0)) == 1,
         ),
     ],
-    hint="Round 1: s = (keys >> 2) @ query.astype(int); first = s >= threshold(s). Round 2: s = keys @ "
-    "query.astype(int); second = first & (s >= threshold(s[first])).",
+    hint="Which keys does the second round look at, and from which scores is its threshold made? Check the width "
+    "of your integers: how large can a product of a key and a query get?",
     points=3,
 )

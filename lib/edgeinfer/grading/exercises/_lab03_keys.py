@@ -269,7 +269,7 @@ KEYS = Exercise(
             ),
         ),
     ],
-    hint="grouped = keys.reshape(T // group_size, group_size, D); low and high over axis 1; scale = (high - low) / "
-    "(2**bits - 1), or 1 where that is 0; code = round((key - low) / scale).",
+    hint="Over which tokens and over which channels is one scale shared? Print the shape of your scales for 8 "
+    "tokens, 3 channels and groups of 4. What if all keys of a group are equal?",
     points=3,
 )

@@ -266,7 +266,7 @@ MERGE = Exercise(
             ),
         ),
     ],
-    hint="u = unit rows of lower, v = unit rows of upper; angle = arccos(clip(sum(u * v), -1, 1)) per token; "
-    "direction = (sin((1-t)*angle) * u + sin(t*angle) * v) / sin(angle).",
+    hint="Take two rows at a right angle and t = 0, 0.5, 1: where should the direction point, and how long should "
+    "it be? What happens to your formula when both rows point the same way?",
     points=4,
 )

@@ -184,7 +184,8 @@ BYTES = Exercise(
             ),
         ),
     ],
-    hint="Write each format as a sum: (bytes of a number + bytes of its place) * numbers + 4 * starts.",
+    hint="For each format ask three things: how many numbers are stored, what does the place of one cost, and what "
+    "is stored once per row or once per matrix? Try a matrix without any non-zero.",
     points=2,
 )
 
@@ -371,6 +372,7 @@ CROSSOVER = Exercise(
             recognises=_only_where(lambda densities, cost, dense_cost: bool((np.diff(cost) < 0).any())),
         ),
     ],
-    hint="Find the first point i with cost[i] >= dense_cost; the crossing is between i - 1 and i.",
+    hint="Between which two points does the sparse cost reach the dense one for the first time? What is the answer "
+    "if it does so exactly at a point, at the first one already, or never?",
     points=1,
 )

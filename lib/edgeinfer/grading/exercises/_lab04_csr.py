@@ -308,6 +308,7 @@ MATVEC = Exercise(
             produces=_transposed,
         ),
     ],
-    hint="Row n is values[row_starts[n] : row_starts[n + 1]], and number i of it meets x[columns[i]].",
+    hint="Which stretch of `values` belongs to row n, and which element of x does each of its numbers meet? Try it "
+    "with an empty row first.",
     points=2,
 )

@@ -155,6 +155,7 @@ TILES = Exercise(
             produces=lambda *args: np.repeat(_dense_again(*args)[:1], len(args[5]), axis=0),
         ),
     ],
-    hint="One tile: buffer = np.zeros((tile, tile)); buffer[places // tile, places % tile] = values; then multiply.",
+    hint="Expand ONE tile and print it: is every number where `places` says? Then: which rows of x does that tile "
+    "meet, and where does its product go?",
     points=3,
 )

@@ -217,8 +217,8 @@ WINDOW = Exercise(
             ),
         ),
     ],
-    hint="columns, places = np.unique(column_indices, return_inverse=True); the row of each non-zero is "
-    "np.repeat(np.arange(R), np.diff(row_starts)); block[rows, places] = values.",
+    hint="Which columns does the window use at all, and how often does each appear in your result? To which row "
+    "does non-zero number p belong? How wide must the block be at least?",
     points=3,
 )
 
@@ -379,7 +379,7 @@ UNITS = Exercise(
             produces=_both_times,
         ),
     ],
-    hint="Per window: c = len(np.unique(its columns)); dense = -(-c // width) * us_per_block; sparse = non-zeros * "
-    "us_per_non_zero; choose dense where dense < sparse.",
+    hint="For one window: what does each unit count, and in which steps? A window with width + 1 columns costs how "
+    "many blocks? What if both cost the same?",
     points=2,
 )

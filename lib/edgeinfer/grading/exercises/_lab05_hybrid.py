@@ -221,7 +221,7 @@ TILES = Exercise(
             "the finish time of every cut.",
         ),
     ],
-    hint="order = np.argsort(-times_cold / times_hot); for each cut from 0 to T: order[:cut] is hot, the rest cold; "
-    "finish = max(hot sum, cold sum, bytes of both / bandwidth); keep the best cut.",
+    hint="Which tiles gain most from the hot device: the largest, or those with the best ratio? Try all cuts of "
+    "that order; when is a division finished, and what if the memory is the slowest of the three?",
     points=4,
 )

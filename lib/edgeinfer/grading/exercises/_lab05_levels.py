@@ -126,6 +126,7 @@ LEVELS = Exercise(
             recognises=lambda args, got, want: bool(np.array_equal(got[0], want[0])),
         ),
     ],
-    hint="For each band: sums of magnitudes per column, the `keep` largest, sorted; take those columns; apply N:M.",
+    hint="Which rows decide together which columns stay, and are the columns that stay in their old order? Only "
+    "then come runs of m: of which columns?",
     points=3,
 )

@@ -172,8 +172,8 @@ PACK = Exercise(
             recognises=lambda args, got, want: bool((np.count_nonzero(runs_of(args[0], 4), axis=2) < 2).any()),
         ),
     ],
-    hint="Find two places per run (non-zeros first), sort them, pick the values with np.take_along_axis, then shift "
-    "the places of four neighbouring values by 0, 2, 4 and 6 bits into one byte.",
+    hint="Pack one run by hand: [0, 7, 0, 9]. Which two values, which two positions, in which order? What if a run "
+    "has only one non-zero? Then: which of four positions lies in the lowest two bits of a byte?",
     points=3,
 )
 
@@ -267,7 +267,7 @@ MATVEC = Exercise(
             recognises=lambda args, got, want: _fits(args),
         ),
     ],
-    hint="Shift and mask the bytes to positions (N, K // 2), add 4 * (j // 2), pick x there, multiply by the values, "
-    "sum.",
+    hint="Print the positions that you unpack from one byte. Value j of a row comes from which run, and which "
+    "column of x is that?",
     points=2,
 )

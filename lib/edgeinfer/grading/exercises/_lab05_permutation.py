@@ -213,8 +213,8 @@ SEARCH = Exercise(
             recognises=_kept_is(lambda kept, given, needed: given <= kept < needed),
         ),
     ],
-    hint="Start with the given order; for each pair of columns in different runs, exchange them if 2:4 keeps more "
-    "magnitude then; repeat until a whole pass changes nothing.",
+    hint="How much magnitude does 2:4 keep before and after exchanging two columns? Does exchanging two columns of "
+    "the SAME run change anything? When may the search stop?",
     points=4,
 )
 

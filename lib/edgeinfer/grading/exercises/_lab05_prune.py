@@ -185,7 +185,6 @@ PRUNE = Exercise(
             recognises=_without_ties(lambda w, n, m: _kept(w, n, m).astype(np.float32)),
         ),
     ],
-    hint="Reshape to (N, K // m, m), sort the magnitudes along the last axis with argsort, set all but the last n to "
-    "0.",
+    hint="In a run of m, how many numbers stay, and which? Try [3, -5, 1, 0] with 2 of 4, and a run of equal numbers.",
     points=2,
 )

@@ -48,6 +48,13 @@ def _centred(weights: np.ndarray, rank: int) -> np.ndarray:
     return np.asarray(_factor(w - mean, rank) + mean)
 
 
+def _without_size(weights: np.ndarray, rank: int) -> np.ndarray:
+    """The singular values are left out."""
+    w = np.asarray(weights, np.float64)
+    left, _, right = np.linalg.svd(w.reshape(-1, w.shape[2]), full_matrices=False)
+    return np.asarray((left[:, :rank] @ right[:rank]).reshape(w.shape))
+
+
 def _side(weights: np.ndarray, rank: int) -> np.ndarray:
     """Common output directions instead of input directions."""
     return _factor(np.swapaxes(weights, 1, 2), rank).swapaxes(1, 2)
@@ -96,6 +103,11 @@ FACTOR = Exercise(
             "centred",
             "The mean was taken off first, as for principal components. left @ right has no place for a mean.",
             produces=_centred,
+        ),
+        Misconception(
+            "size-lost",
+            "The directions are right, the sizes are not: the singular values are left out.",
+            produces=_without_size,
         ),
         Misconception("one-too-many", "One direction too many is kept.", produces=partial(_factor, extra=1)),
         Misconception("one-too-few", "One direction too few is kept.", produces=partial(_factor, extra=-1)),
@@ -152,6 +164,27 @@ def _changes(order: np.ndarray, room: int) -> int:
     return int(len(order) > 0) + int(np.count_nonzero(np.diff(order)))
 
 
+def _recent(order: np.ndarray, room: int) -> int:
+    """What was used in the last `room` runs counts as held."""
+    runs = [int(b) for b in order]
+    return sum(b not in runs[max(0, i - room) : i] for i, b in enumerate(runs))
+
+
+def _rarest(order: np.ndarray, room: int) -> int:
+    held: list[int] = []
+    uses: dict[int, int] = {}
+    loads = 0
+    for b in (int(b) for b in order):
+        uses[b] = uses.get(b, 0) + 1
+        if b in held:
+            continue
+        loads += 1
+        if len(held) >= room:
+            held.remove(min(held, key=lambda x: uses[x]))
+        held.append(b)
+    return loads
+
+
 def _hits(order: np.ndarray, room: int) -> int:
     return len(order) - _loads(order, room)
 
@@ -184,6 +217,16 @@ LOADS = Exercise(
             produces=partial(_loads, rule="fifo"),
         ),
         Misconception(
+            "runs-for-blocks",
+            "What ran in the last `room` runs counts as held. `room` counts blocks: a second run takes no place.",
+            produces=_recent,
+        ),
+        Misconception(
+            "rarest-dropped",
+            "The block with the fewest runs is dropped. Wanted is the one whose last run is longest ago.",
+            produces=_rarest,
+        ),
+        Misconception(
             "most-recent-dropped",
             "The most recent block is dropped, not the oldest.",
             recognises=_newest_dropped,
@@ -192,6 +235,7 @@ LOADS = Exercise(
         Misconception("room-minus-one", "One block too few fits.", produces=partial(_loads, plus=-1)),
         Misconception("first-loads-free", "The first load of a block counts, too.", produces=_after_first),
     ],
-    hint="Keep a list by age. A use moves its block to the young end, a load beyond `room` drops the old end.",
+    hint="At every run ask: is the block there? What does a use change, even one that needs no load? And which "
+    "block goes when one must?",
     points=2,
 )

@@ -32,18 +32,24 @@ def _similarity(
     absolute: bool = False,
     total: bool = False,
     centred: bool = False,
+    rows: bool = False,
 ) -> np.ndarray:
+    heights = [np.shape(q)[1], np.shape(k)[1]] if rows else [1, 1]
     q, k = (np.asarray(p, np.float64).reshape(len(p), -1) for p in (q, k))
     parts = [np.concatenate([q, k], 1)] if together else [p for p, name in ((q, "q"), (k, "k")) if name in use]
     out = np.zeros((len(q), len(q)))
-    for part in parts:
+    for part, weight in zip(parts, heights, strict=False):
         if centred:
             part = part - part.mean(1, keepdims=True)
         for i, a in enumerate(part):
             for j, b in enumerate(part):
                 value = float(a @ b) / (float(np.linalg.norm(a) * np.linalg.norm(b)) if normal else 1.0)
-                out[i, j] += abs(value) if absolute else value
-    return out if total else out / len(parts)
+                out[i, j] += weight * (abs(value) if absolute else value)
+    return out if total else out / sum(heights[: len(parts)])
+
+
+def _multiplied(q: np.ndarray, k: np.ndarray) -> np.ndarray:
+    return _similarity(q, k, use="q") * _similarity(q, k, use="k")
 
 
 def _by_row(q: np.ndarray, k: np.ndarray) -> np.ndarray:
@@ -89,6 +95,16 @@ SIMILAR = Exercise(
             "row-by-row",
             "Rows are compared one by one and their cosines averaged. All rows of a unit make one long vector.",
             produces=_by_row,
+        ),
+        Misconception(
+            "weighted-by-rows",
+            "The part with more rows counts more. Queries and keys have the same say, whatever their size.",
+            produces=partial(_similarity, rows=True),
+        ),
+        Misconception(
+            "multiplied",
+            "The two cosines are multiplied: two opposite parts would look alike. Their mean is wanted.",
+            produces=_multiplied,
         ),
         Misconception(
             "correlation",
@@ -139,6 +155,7 @@ def _derive(
                 "distance": float(((tile - s) ** 2).sum()),
                 "product": -abs(float(tile @ s)),
                 "cosine": -float(tile @ s) / float(np.linalg.norm(s)),
+                "scale": -abs(best),
             }[rule]
             options.append((score, a))
         at = int(np.argmin([o[0] for o in options]))
@@ -187,6 +204,11 @@ DERIVE = Exercise(
             "A source that points the other way serves as well: its scale is negative.",
             produces=partial(_derive, rule="cosine"),
         ),
+        Misconception(
+            "largest-scale",
+            "The source with the largest scale was chosen. A large scale means a short source, not a good fit.",
+            produces=partial(_derive, rule="scale"),
+        ),
         Misconception("never-negative", "Scales may be negative.", produces=partial(_derive, sign=False)),
         Misconception(
             "length-ratio",
@@ -214,6 +236,7 @@ DERIVE = Exercise(
             "wrong-way-round", "This scales the tile to the source.", produces=partial(_derive, fit="inverse")
         ),
     ],
-    hint="For one source, set the derivative of the squared error by the scale to zero. Then compare errors.",
+    hint="Draw one tile and one source as arrows. Where on the line of the source is the point nearest to the "
+    "tile? Then compare what is left over for each source.",
     points=3,
 )

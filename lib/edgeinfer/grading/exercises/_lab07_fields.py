@@ -22,6 +22,7 @@ def _cases(rng: np.random.Generator) -> list[Args]:
     cases.append((np.array([8, 12, 20]), np.array([[5], [5], [5]])))
     n = np.array([8, 12, 20])
     cases.append((n, np.array([70_000_001, 5]) + np.array([3, 1_234_567]) * n[:, None]))  # more than 24 bits
+    cases.append((n, np.array([400, 9]) - np.array([7, 0]) * n[:, None]))  # a field that falls
     cases.append((np.array([8, 12, 20]), np.array([[0, 3], [6, 3], [18, 4]])))  # steps of 3/2: no whole slope
     return cases
 
@@ -144,12 +145,26 @@ FIELDS = Exercise(
             recognises=_fractions,
         ),
         Misconception(
+            "rising-only",
+            "Right for fields that rise. A field may fall as n grows: b is negative then.",
+            recognises=lambda args, got, want: np.array_equal(
+                got[2].astype(bool), want[2].astype(bool) & (want[1] >= 0)
+            ),
+        ),
+        Misconception(
+            "through-zero",
+            "Only fields that are a multiple of n count as lines. A line may start anywhere: that is what a is for.",
+            recognises=lambda args, got, want: np.array_equal(
+                got[2].astype(bool), want[2].astype(bool) & (want[0] == 0)
+            ),
+        ),
+        Misconception(
             "nearly",
             "Off by one is not on the line: sizes and addresses are exact. Compare integers with ==.",
             produces=partial(_mistaken, tolerant=1),
         ),
     ],
-    hint="Two recordings give the slope b, one of them and b the value a at n = 0. Then put a and b into all three "
-    "rows and compare: each n belongs to the row of values with its number.",
+    hint="How many recordings does it take to draw a line, and what is the one left over good for? Try (8, 12, 20) "
+    "with values (17, 25, 41): what is the value at n = 0?",
     points=2,
 )

@@ -7,7 +7,7 @@ from functools import partial
 
 import numpy as np
 
-from edgeinfer.grading.exercise import Args, Exercise, Misconception, Returns
+from edgeinfer.grading.exercise import Args, Arrays, Exercise, Misconception, Returns
 
 # ---------------------------------------------------------------- 1. lifetimes
 
@@ -97,6 +97,16 @@ LIFETIMES = Exercise(
             produces=partial(_mistaken, returned=False),
         ),
         Misconception(
+            "zero-is-padding",
+            "Buffer 0 is a buffer like the others. Only -1 stands for nothing.",
+            produces=lambda reads, writes, result: _mistaken(np.where(reads == 0, -1, reads), writes, result),
+        ),
+        Misconception(
+            "length-for-last",
+            "The second result is the number of steps of a life. Asked is the last step itself.",
+            recognises=lambda args, got, want: np.array_equal(got[1], want[1] - want[0] + 1),
+        ),
+        Misconception(
             "end-excluded",
             "`last` is the last step that uses the buffer, not the step after it.",
             produces=partial(_mistaken, beyond=1),
@@ -132,8 +142,9 @@ LIFETIMES = Exercise(
             ),
         ),
     ],
-    hint="Go through the steps once. Each buffer that a step reads or writes is in use in this step: set `first` if it "
-    "is not set, and `last` always.",
+    hint="Pick a buffer that comes out wrong and mark every step in which its number occurs, as something read or "
+    "as what is written. What are the first mark and the last? Which buffer has one reader more, outside of "
+    "the program?",
     points=2,
 )
 
@@ -170,6 +181,21 @@ def _frees_first(size: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.nd
 
 def _counts(size: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
     return alive(np.ones_like(size), first, last)
+
+
+def _ends_only(size: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+    once = first == last
+    return _padded(alive(size, first, first), last) + alive(np.where(once, 0, size), last, last)
+
+
+def _padded(total: np.ndarray, last: np.ndarray) -> np.ndarray:
+    return np.concatenate((total, np.zeros(int(last.max()) + 1 - len(total), np.int64)))
+
+
+def _one_of_them(args: Args, got: Arrays, want: Arrays) -> bool:
+    """Every entry is 0 or the size of one buffer that is alive, and somewhere more than one is."""
+    size, first, last = args
+    return all(int(v) in {0, *size[(first <= s) & (s <= last)].tolist()} for s, v in enumerate(got[0]))
 
 
 def _changes(size: np.ndarray, first: np.ndarray, last: np.ndarray) -> np.ndarray:
@@ -222,6 +248,16 @@ LIVE = Exercise(
         ),
         Misconception("counts-buffers", "You count buffers; the arena needs bytes.", produces=_counts),
         Misconception(
+            "ends-only",
+            "A buffer counts in its first and in its last step here. It is alive in the steps between, too.",
+            produces=_ends_only,
+        ),
+        Misconception(
+            "one-of-them",
+            "Where several buffers are alive in one step, only one of them counts. Their bytes add up.",
+            recognises=_one_of_them,
+        ),
+        Misconception(
             "changes-not-sums",
             "These are the changes from step to step. Add them up (np.cumsum).",
             produces=_changes,
@@ -242,6 +278,7 @@ LIVE = Exercise(
             recognises=lambda args, got, want: int(max(args[0])) > 1 << 30,
         ),
     ],
-    hint="For each buffer, add its size to alive[first : last + 1].",
+    hint="Take one buffer with first 2 and last 3. Which entries of the result does it raise, and by how much? "
+    "Then two that are alive in the same step.",
     points=1,
 )

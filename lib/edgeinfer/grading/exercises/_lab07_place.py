@@ -110,7 +110,7 @@ PLACE = Exercise(
         Misconception(
             "touching-lives",
             "Where one buffer is last read in the step that writes another, both are alive: the step still reads while "
-            "it writes. The lives overlap if first[i] <= last[j] AND first[j] <= last[i].",
+            "it writes. Do the lives 0 to 2 and 2 to 4 have a step in common?",
             recognises=lambda args, got, want: (
                 bool((got[0] >= 0).all())
                 and _clash(args, got[0].astype(np.int64)) is not None
@@ -148,7 +148,7 @@ PLACE = Exercise(
             recognises=lambda args, got, want: _clash(args, got[0].astype(np.int64)) is not None,
         ),
     ],
-    hint="Largest first. Collect (offset, offset + size) of the placed buffers that overlap in time, sort them, walk "
-    "through the gaps, keep the smallest that is large enough; else go behind the last end.",
+    hint="In which order do you place them? When one is placed, which of the others can be in its way at all, and "
+    "which stretches between them are free? Which of these should be kept for something larger?",
     points=3,
 )

@@ -62,6 +62,8 @@ def _mistaken(
     sign: float = 1,
     floor: bool = False,
     always: bool = False,
+    every: bool = False,
+    divide: str = "out",
     distance: bool = True,
 ) -> tuple[np.ndarray, np.ndarray, bool]:
     """The softmax with one screw loose."""
@@ -69,7 +71,11 @@ def _mistaken(
     far = x - phi if distance else x
     above = (far >= high) if strict else (far > high)
     below = (far <= low) if strict else (far < low)
-    again = bool((above.any() and check != "low") or (below.any() and check != "high"))
+    again = (
+        bool((above | below).all())
+        if every
+        else bool((above.any() and check != "low") or (below.any() and check != "high"))
+    )
     shift = x.max() if (again and repair == "row") or always else sign * phi
     with np.errstate(all="ignore"):
         if repair == "clip":
@@ -86,7 +92,8 @@ def _mistaken(
         if average:
             parts = [weights[p : p + split] @ values[p : p + split] / weights[p : p + split].sum() for p in pieces]
             return np.mean(parts, axis=0), sums, again
-        return weights @ values / weights.sum(), sums, again
+        out = weights @ values / (weights.sum() if "out" in divide else 1.0)
+        return out, sums / (weights.sum() if "sums" in divide else 1.0), again
 
 
 SOFTMAX = Exercise(
@@ -157,6 +164,19 @@ SOFTMAX = Exercise(
             produces=partial(_mistaken, repair="none"),
         ),
         Misconception(
+            "all-must-be-out",
+            "`again` is True here only if ALL scores are out of range. One is enough to spoil the sum.",
+            produces=partial(_mistaken, every=True),
+        ),
+        Misconception(
+            "not-divided", "`out` is not divided by the sum of the weights.", produces=partial(_mistaken, divide="")
+        ),
+        Misconception(
+            "sums-divided",
+            "The sums of the pieces are shares of the whole here. A piece cannot know the whole: hand out its own sum.",
+            produces=partial(_mistaken, divide="out and sums"),
+        ),
+        Misconception(
             "averages-pieces",
             "Each piece divides by its own sum, and the results are averaged. Add all numerators and all sums first, "
             "divide once.",
@@ -174,6 +194,7 @@ SOFTMAX = Exercise(
             produces=partial(_mistaken, sign=-1),
         ),
     ],
-    hint="First `again`, then the shift, then weights = exp(scores - shift); sum by piece; divide once, at the end.",
+    hint="Which decision must be made for the whole row before any exponential is taken? Then print the sums of "
+    "the pieces: do all of them use the same shift, and where do you divide?",
     points=3,
 )

@@ -96,6 +96,29 @@ def _around(active: np.ndarray, window: int) -> np.ndarray:
     return active & ~held
 
 
+def _in_blocks(active: np.ndarray, window: int) -> np.ndarray:
+    """Memory is emptied every `window` tokens."""
+    out, held = np.zeros(active.shape, bool), np.zeros(active.shape[1], bool)
+    for t, used in enumerate(active):
+        held &= bool(window) and t % window != 0
+        out[t] = used & ~held
+        held |= used
+    return out
+
+
+def _all_of_them(active: np.ndarray, window: int) -> np.ndarray:
+    out = active.copy()
+    for t in range(1, len(active) if window else 0):
+        out[t] &= ~active[max(0, t - window) : t].all(0)
+    return out
+
+
+def _that_one(active: np.ndarray, window: int) -> np.ndarray:
+    out = active.copy()
+    out[window:] &= ~active[: len(active) - window]
+    return out
+
+
 def _dropped(active: np.ndarray, window: int) -> np.ndarray:
     return np.array([active[max(0, t - window) : t].any(0) & ~active[t] for t in range(len(active))])
 
@@ -135,6 +158,21 @@ WINDOW = Exercise(
             "only-the-token-before",
             "Compared with the previous token only; what an older token of the window used is still in memory.",
             produces=lambda active, window: _loads(active, min(window, 1)),
+        ),
+        Misconception(
+            "all-instead-of-any",
+            "A neuron counts as held only if ALL tokens of the window used it. One of them is enough.",
+            produces=_all_of_them,
+        ),
+        Misconception(
+            "only-the-oldest",
+            "Compared with the one token `window` steps back. Every token of the window keeps what it used.",
+            produces=_that_one,
+        ),
+        Misconception(
+            "emptied-at-intervals",
+            "Memory is emptied every `window` tokens. The window slides: it reaches back from EVERY token.",
+            produces=_in_blocks,
         ),
         Misconception(
             "never-dropped",

@@ -50,6 +50,40 @@ def _unsorted(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
     return np.array([p[0] for p in pieces]), np.array([p[-1] - p[0] + 1 for p in pieces])
 
 
+def _from_the_start(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """Distances are measured from the first place of the read."""
+    starts: list[int] = []
+    counts: list[int] = []
+    for place in sorted(int(p) for p in places):
+        if starts and place - starts[-1] <= gap + 1:
+            counts[-1] = place - starts[-1] + 1
+        else:
+            starts.append(place)
+            counts.append(1)
+    return np.array(starts, np.int64), np.array(counts, np.int64)
+
+
+def _gap_in_all(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    """All unwanted places of a read together are at most `gap`."""
+    starts: list[int] = []
+    counts: list[int] = []
+    left = gap
+    for place in sorted(int(p) for p in places):
+        hole = place - starts[-1] - counts[-1] if starts else 0
+        if starts and hole <= left:
+            counts[-1], left = place - starts[-1] + 1, left - hole
+        else:
+            starts.append(place)
+            counts.append(1)
+            left = gap
+    return np.array(starts, np.int64), np.array(counts, np.int64)
+
+
+def _without_last(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
+    starts, counts = _merged(places, gap)
+    return starts[:-1], counts[:-1]
+
+
 def _one_read(places: np.ndarray, gap: int) -> tuple[np.ndarray, np.ndarray]:
     return _merged(places, 1 << 40)
 
@@ -79,6 +113,21 @@ READS = Exercise(
             "gap-ignored",
             "Only direct neighbours are joined; small gaps are to be read along.",
             produces=lambda places, gap: _merged(places, 0),
+        ),
+        Misconception(
+            "measured-from-the-start",
+            "The distance is measured from the first place of the read. What counts is the place just before.",
+            produces=_from_the_start,
+        ),
+        Misconception(
+            "gap-in-all",
+            "All unwanted places of a read together are held to `gap`. The limit is for each hole by itself.",
+            produces=_gap_in_all,
+        ),
+        Misconception(
+            "last-read-lost",
+            "The last read is missing: it is still open when the places end.",
+            produces=_without_last,
         ),
         Misconception(
             "last-place-instead-of-count",
@@ -113,7 +162,7 @@ READS = Exercise(
             produces=_one_read,
         ),
     ],
-    hint="Sort first. A new read begins where the step from the place before is larger than gap + 1; none wanted: none "
-    "read.",
+    hint="Places 3, 5 and 9: how many unwanted ones lie between 3 and 5, and between 5 and 9? With which `gap` is "
+    "each a new read? What if there is nothing to read?",
     points=3,
 )

@@ -79,6 +79,15 @@ def _in_the_row(row_offsets: np.ndarray, parts: int) -> np.ndarray:
     return points
 
 
+def _both_evenly(row_offsets: np.ndarray, parts: int) -> np.ndarray:
+    p = np.arange(parts + 1)
+    return np.stack((p * (len(row_offsets) - 1) // parts, p * int(row_offsets[-1]) // parts), 1)
+
+
+def _sizes(row_offsets: np.ndarray, parts: int) -> np.ndarray:
+    return np.diff(_walk(row_offsets, parts), axis=0)
+
+
 def _rest_last(p: int, total: int, parts: int) -> int:
     return total if p == parts else p * (total // parts)
 
@@ -104,6 +113,22 @@ SPLIT = Exercise(
             "count as "
             "steps.",
             produces=_entries_only,
+        ),
+        Misconception(
+            "each-list-alone",
+            "Rows and entries are divided each for itself. A point then names an entry that is not in its row: both "
+            "numbers come from the same walk.",
+            produces=_both_evenly,
+        ),
+        Misconception(
+            "sizes-not-points",
+            "These are the sizes of the parts. Asked are the parts + 1 points at which they begin and end.",
+            produces=_sizes,
+        ),
+        Misconception(
+            "rounded-to-nearest",
+            "The cuts are rounded to the nearest step; the contract rounds down.",
+            produces=partial(_walk, cut=lambda p, total, parts: round(p * total / parts)),
         ),
         Misconception(
             "whole-rows",
@@ -212,6 +237,20 @@ def _padded(M: int, N: int, K: int, tile_m: int, tile_n: int, tile_k: int) -> tu
     return _traffic(*whole, tile_m, tile_n, tile_k)
 
 
+def _fractions(M: int, N: int, K: int, tile_m: int, tile_n: int, tile_k: int) -> tuple[int, int]:
+    moved = int(M * K * N / tile_n + K * N * M / tile_m + M * N)
+    return moved, _traffic(M, N, K, tile_m, tile_n, tile_k)[1]
+
+
+def _k_again(M: int, N: int, K: int, tile_m: int, tile_n: int, tile_k: int) -> tuple[int, int]:
+    steps = _up(K, tile_k)
+    return _formula(M, N, K, tile_m, tile_n, tile_k, times_a=_up(N, tile_n) * steps, times_b=_up(M, tile_m) * steps)
+
+
+def _exchanged(M: int, N: int, K: int, tile_m: int, tile_n: int, tile_k: int) -> tuple[int, int]:
+    return _traffic(M, N, K, tile_m, tile_n, tile_k)[::-1]
+
+
 def _untiled(M: int, N: int, K: int, tile_m: int, tile_n: int, tile_k: int) -> tuple[int, int]:
     return 2 * M * N * K + M * N, _traffic(M, N, K, tile_m, tile_n, tile_k)[1]
 
@@ -243,6 +282,17 @@ TRAFFIC = Exercise(
             "padded", "Tiles at the edge are counted as whole ones. They are as small as the matrix leaves them.",
             produces=_padded,
         ),
+        Misconception(
+            "fractions-of-tiles",
+            "N / tile_n is no whole number of tiles. Tiles at the edge make the other operand pass by once more.",
+            produces=_fractions,
+        ),
+        Misconception(
+            "again-for-every-step",
+            "A and B are counted again for every step along K. A step loads only its own part of them.",
+            produces=_k_again,
+        ),
+        Misconception("results-exchanged", "The two results are exchanged: moved, then held.", produces=_exchanged),
         Misconception("c-left-out", "C is written once, too.", produces=partial(_formula, times_c=0)),
         Misconception(
             "c-read-and-written", "C is only written: its sum begins with zero in fast memory.",

@@ -96,6 +96,28 @@ def _best(uses: np.ndarray, capacity: int) -> int:
     return found
 
 
+def _recent(uses: np.ndarray, capacity: int) -> int:
+    """What was among the last `capacity` uses counts as held."""
+    sequence = uses.tolist()
+    return sum(expert in sequence[max(0, now - capacity) : now] for now, expert in enumerate(sequence))
+
+
+def _short_sight(uses: np.ndarray, capacity: int) -> int:
+    """Looks only `capacity` uses ahead."""
+    sequence, found = uses.tolist(), 0
+    kept: list[int] = []
+    for now, expert in enumerate(sequence):
+        if expert in kept:
+            found += 1
+            continue
+        if capacity and len(kept) >= capacity:
+            near = sequence[now + 1 : now + 1 + capacity]
+            kept.remove(max(kept, key=lambda e: near.index(e) if e in near else 10**9))
+        if capacity:
+            kept.append(expert)
+    return found
+
+
 def _counted(uses: np.ndarray, capacity: int, base: str, as_: str) -> float:
     found = simulate(uses, capacity, base)
     return len(uses) - found if as_ == "misses" else found / max(1, len(uses))
@@ -144,6 +166,11 @@ LRU = Exercise(
             "drops-the-newest",
             "The most recently used expert is dropped. The one whose last use lies farthest back must go.",
             produces=partial(simulate, how="mru"),
+        ),
+        Misconception(
+            "uses-for-experts",
+            "The last `capacity` USES are kept. An expert that is used twice takes one place, not two.",
+            produces=_recent,
         ),
         Misconception(
             "least-often",
@@ -199,6 +226,11 @@ BELADY = Exercise(
             "fewest-future-uses",
             "The expert with the fewest uses to come is dropped. How soon the next one is counts, not how many.",
             produces=partial(simulate, how="fewest uses"),
+        ),
+        Misconception(
+            "short-sight",
+            "You look only a few uses ahead. Whoever comes later than that is not yet `never`.",
+            produces=_short_sight,
         ),
         Misconception(
             "next-use-from-the-start",

@@ -66,7 +66,10 @@ def end_with(compute: np.ndarray, load: np.ndarray, ahead: bool, how: str = "") 
     if how == "always early":
         ahead = True
     changed = {
-        "always late": late, "same block": float(np.maximum(c, t).sum()), "no first": middle + float(c[-1]),
+        "always late": late,
+        "only longer": float(t[0] + c.sum() + np.maximum(0, t[1:] - c[1:]).sum()),
+        "waiting": float(t[0] + np.maximum(0, t[1:] - c[:-1]).sum()),
+        "same block": float(np.maximum(c, t).sum()), "no first": middle + float(c[-1]),
         "no last": float(t[0]) + middle, "max of sums": float(max(c.sum(), t.sum())),
         "after the next": float(c[0] + np.maximum(c[1:], t[:-1]).sum() + t[-1]),
         "all known": float(max(np.cumsum(t)[n] + c[n:].sum() for n in range(len(c)))),
@@ -99,6 +102,16 @@ END = Exercise(
             "always-overlaps",
             "With ahead=False a transfer starts only when the block before is done: nothing overlaps.",
             produces=partial(end_with, how="always early"),
+        ),
+        Misconception(
+            "waiting-only",
+            "That is the time in which nobody computes. The computation itself belongs to the end, too.",
+            produces=partial(end_with, how="waiting"),
+        ),
+        Misconception(
+            "wrong-neighbour",
+            "Each transfer is compared with the computation of its OWN block. It hides behind the block before.",
+            produces=partial(end_with, how="only longer"),
         ),
         Misconception(
             "own-block",
@@ -155,8 +168,9 @@ def _split_cases(rng: np.random.Generator) -> list[Args]:
     tie = np.array([1.0, 1.0, 1.0]), np.array([0.0, 0.0, 3.0])  # equal ends by computing none, one or two? see below
     plateau = np.array([0.0, 0.0, 2.0]), np.array([1.0, 0.5, 8.0])  # reading nothing changes nothing: take the smallest
     even = np.array([1.0, 0.0, 1.0, 2.0]), np.array([1.0, 0.0, 2.0, 5.0])
+    late = np.array([0.0, 0.0, 2.0]), np.array([0.5, 0.5, 0.5])  # the first steps gain nothing, the last one does
     uneven = np.array([3.0, 5.0, 4.0]), np.array([2.0, 8.0, 9.0])  # the most even split is not the best
-    return [*cases, tie, plateau, even, uneven, (np.zeros(0), np.zeros(0)), (np.array([5.0]), np.array([1.0]))]
+    return [*cases, tie, plateau, even, late, uneven, (np.zeros(0), np.zeros(0)), (np.array([5.0]), np.array([1.0]))]
 
 
 def split_with(read: np.ndarray, compute: np.ndarray, how: str = "") -> float:
@@ -172,6 +186,10 @@ def split_with(read: np.ndarray, compute: np.ndarray, how: str = "") -> float:
         ends = [abs(sum(c[:n]) - sum(r[n:])) for n in range(count + 1)]
     if how == "swapped":
         ends = [max(sum(r[:n]), sum(c[n:])) for n in range(count + 1)]
+    if how == "first crossing":
+        return next((n for n in range(count + 1) if sum(c[:n]) >= sum(r[n:])), count)
+    if how == "gives up":
+        return next((n for n in range(count) if ends[n + 1] >= ends[n]), count)
     if how == "never all":
         ends = ends[:-1] or ends
     if how == "never none":
@@ -250,6 +268,16 @@ SPLIT = Exercise(
             "You count the chunks that are quicker to compute than to read. But both ways work at once: even the "
             "slower one should get a share.",
             produces=partial(split_with, how="cheaper ones"),
+        ),
+        Misconception(
+            "first-crossing",
+            "You stop at the first n for which computing takes longer than reading. The n before may end earlier.",
+            produces=partial(split_with, how="first crossing"),
+        ),
+        Misconception(
+            "gives-up",
+            "The search stops as soon as one more chunk gains nothing. A later one may gain again: try all n.",
+            produces=partial(split_with, how="gives up"),
         ),
         Misconception(
             "most-even",

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.kernels import simd, spmm
+from edgeinfer.kernels import spmm
 from edgeinfer.kernels.simd import compiled
 from edgeinfer.kernels.spmm import CSR
 from edgeinfer.kernels.threads import over_blocks
@@ -185,7 +185,7 @@ def merge_spmm(
     """
     operand = spmm.dense_operand(x, matrix.shape[1])
     cuts = merge_path_split(matrix.indptr, parts) if points is None else list(points)
-    kernel = spmm._vector if simd.choose(path) else spmm._portable
+    kernel = spmm.row_kernel(path)
     y = np.empty((matrix.shape[0], operand.shape[1]), np.float32)
     carried = np.zeros((len(cuts) - 1, operand.shape[1]), np.float32)
 
