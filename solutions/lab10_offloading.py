@@ -45,15 +45,15 @@ rng = np.random.default_rng(seed)
 # %% [markdown] id="predict"
 # ## Predict
 #
-# Write down numbers before you run anything.
+# Write down numbers, and a word for the last question, before you run anything.
 #
 # 1. Loading a layer takes 3 ms, computing it 1 ms. There are 100 layers and two buffers. How many milliseconds?
 # 2. The same, but ten texts run at once, so computing takes 10 ms. Each pass over the layers writes one token for each
 #    text. By what factor does the number of tokens a second grow?
 # 3. Memory gives 4 GB/s, the disk 1 GB/s, both at once. A layer of 500 MB is wanted as early as possible. How many
 #    MB of it should lie in memory?
-# 4. Half of a model's bytes may be read in time. What loses less: every part in half of its bits, or some of the parts
-#    in all bits and the others in as few as possible? Or something between?
+# 4. Half of a model's bytes may be read in time. What loses less: every part in half of its bits ("equal"), or some of
+#    the parts in all bits and the others in as few as possible ("extremes")? Or a mixture of all widths ("mixture")?
 
 # %% id="my_predictions"
 milliseconds = None
@@ -417,13 +417,25 @@ print("loss in 2 bits, feed-forward by layer:", np.round(losses[1::2, 0], 3))
 
 # %% [markdown] id="budget_text"
 # The budget: a disk of so many bytes/s, and a time for each layer. The later a shard is needed, the more may have
-# been read. Does the plan for 50% do what you predicted?
+# been read. First your fourth prediction: the bytes of four bits for all, spent in three ways.
 
 # %% id="budget" mystnb={"image": {"alt": "Perplexity against MiB read, planned and uniform bits."}}
 plan = lab.fallback("plan_shards", plan_shards, steps.plan_shards)
 
 unit = 4096  # bytes are counted in blocks, so that there are few different sums
 blocks = -(-sizes // unit)
+half = np.full(len(shards), blocks[:, 2].sum())  # only the sum counts here, so every limit is the last one
+ways = {
+    "equal": np.full(len(shards), 2),
+    "extremes": 3 * np.asarray(plan(blocks[:, ::3], losses[:, ::3], half)),  # 2 and 8 bits only
+    "mixture": np.asarray(plan(blocks, losses, half)),
+}
+lost = {name: loss_with(choice, test) for name, choice in ways.items()}
+for name, choice in ways.items():
+    added = losses[np.arange(len(shards)), choice].sum()
+    print(f"{name:9} {np.array(bits)[choice]}: losses add up to {added:.2f}, perplexity {np.exp(lost[name]):.2f}")
+print(f"least is lost by {min(lost, key=lost.get)!r}; you predicted {which_half!r}\n")
+
 uniform = [(sizes[:, k].sum(), np.exp(loss_with([k] * len(shards), test))) for k in range(len(bits))]
 planned = []
 for share in (0.33, 0.38, 0.42, 0.46, 0.5, 0.6):
@@ -441,6 +453,43 @@ axis.plot(*np.transpose([(b / 2**20, p) for b, p in uniform]), "s--", label="one
 axis.set(xlabel="MiB read", ylabel="perplexity, held-out text", yscale="log")
 axis.legend()
 plt.show()
+
+# %% [markdown] id="run_text"
+# ### Does the plan keep its promise?
+#
+# Now for real: the shards lie in a file, a thread reads them in the fidelities that *your* planner chose, and the
+# processor computes each layer as soon as its shards are there. The flash is simulated: reading all shards in 4 bits
+# takes three times as long as computing, whatever disk you have. The planner leaves a fifth of the speed in reserve.
+
+# %% id="run_plan"
+from edgeinfer.memory.offload.elastic import Budget
+from edgeinfer.memory.offload.elastic_file import ShardFile, write_shards
+from edgeinfer.memory.offload.elastic_pipeline import ElasticPipeline, layer_seconds
+from edgeinfer.memory.offload.elastic_plan import predict
+from edgeinfer.memory.offload.elastic_run import lanes
+from edgeinfer.memory.offload.shards import ShardedModel, Shards
+
+loss_with(nothing, test)
+sharded, shard_path = ShardedModel(model, bits, 64), Path(folder.name) / "shards.bin"
+write_shards(shard_path, sharded, Shards(sharded.names, bits, sizes, losses))
+shard_file, prompt = ShardFile(shard_path), test[:1, :32]
+layer_time, head_time = layer_seconds(model, shard_file, prompt)
+file_sizes = shard_file.sizes.sizes
+flash_rate = file_sizes[:, 2].sum() / (3 * layers * layer_time)
+
+for four_bits in (0.9, 1.2):  # latency, in times that 4 bits for all would take
+    machine = Budget(0, flash_rate, layer_time, 1.0, head_time)
+    latency = four_bits * predict(shard_file.sizes, [2] * len(shards), 0, machine.slower(0.2)).finish
+    budget = Budget(0, flash_rate, layer_time, latency, head_time)
+    limits = np.array([budget.slower(0.2).until(i // 2, layers) // unit for i in range(len(shards))], int)
+    choice = np.asarray(plan(file_sizes // unit, losses, limits))
+    said = predict(shard_file.sizes, choice, 0, budget)
+    logits, request = ElasticPipeline(model, shard_file, said, flash_rate).run(prompt)
+    same = torch.equal(logits, shard_file.load(model, choice).prefill(prompt)[0])
+    print(f"latency {1e3 * latency:.0f} ms: {np.array(bits)[choice]} bits, logits as if loaded at once: {same}")
+    print(f"predicted {1e3 * said.finish:.0f} ms, took {1e3 * request.seconds:.0f}, waited {1e3 * request.stalled:.0f}")
+    print("\n".join(lanes(request)))
+shard_file.close()
 
 # %% [markdown] id="explain_task"
 # ## Explain
@@ -482,7 +531,8 @@ plt.show()
 # - **Compressed weights.** FlexGen stores weights and caches in groups of 4 bits. Bytes fall to a third of float16
 #   and less; unpacking costs time. Change `layer_bytes` and the time per sub-batch in the model: when does it pay?
 # - **A buffer of shards that are always there.** STI holds the first shards ready. Add a number to all `limits`.
-#   Which shards gain?
+#   Which shards gain? Then `python -m edgeinfer.memory.offload.elastic_run --latency 200 --buffer 700` and others:
+#   where does the processor wait, and what does the buffer change?
 
 # %% id="clean_up"
 folder.cleanup()
