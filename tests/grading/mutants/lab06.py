@@ -261,3 +261,66 @@ for name, function, named in (
     ("shifted", lambda t, s: (choose(t, s)[0] + 1, choose(t, s)[1]), ""),
 ):
     add("derive_tiles", function, name, named)
+
+
+# ---------------------------------------------------------------- handed in by readers
+
+
+@mutants.wrong("head_similarity", named="multiplied")
+def product_of_cosines(q, k):
+    return (unit(q) @ unit(q).T) * (unit(k) @ unit(k).T)
+
+
+@mutants.wrong("head_similarity", named="weighted-by-rows")
+def by_number_of_rows(q, k):
+    rows = (q.shape[1], k.shape[1])
+    return (rows[0] * unit(q) @ unit(q).T + rows[1] * unit(k) @ unit(k).T) / sum(rows)
+
+
+@mutants.wrong("head_similarity")
+def over_the_largest_product(q, k):
+    dots = [p.reshape(len(p), -1) @ p.reshape(len(p), -1).T for p in (q, k)]
+    return sum(d / d.max() for d in dots) / 2
+
+
+@mutants.wrong("common_factor", named="size-lost")
+def without_singular_values(weights, rank):
+    u, _, v = np.linalg.svd(tall(weights), full_matrices=False)
+    return (u[:, :rank] @ v[:rank]).reshape(weights.shape)
+
+
+@mutants.wrong("count_loads", named="runs-for-blocks")
+def among_the_last_runs(order, room):
+    return sum(b not in order[max(0, i - room) : i] for i, b in enumerate(order))
+
+
+@mutants.wrong("count_loads", named="rarest-dropped")
+def rarest_goes(order, room):
+    held, uses, loads = [], {}, 0
+    for b in map(int, order):
+        uses[b] = uses.get(b, 0) + 1
+        if b not in held:
+            loads += 1
+            if len(held) >= room:
+                held.remove(min(held, key=uses.get))
+            held.append(b)
+    return loads
+
+
+@mutants.wrong("count_loads")
+def emptied_when_full(order, room):
+    held, loads = set(), 0
+    for b in map(int, order):
+        if b not in held:
+            loads += 1
+            if len(held) >= room:
+                held.clear()
+            held.add(b)
+    return loads
+
+
+@mutants.wrong("derive_tiles", named="largest-scale")
+def source_with_the_largest_scale(tiles, sources):
+    scale = tiles @ sources.T / (sources**2).sum(1)
+    index = np.abs(scale).argmax(1)
+    return index, scale[np.arange(len(tiles)), index]

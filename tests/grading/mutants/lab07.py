@@ -585,3 +585,73 @@ def in_float32_throughout(scores, values, phi, low, high, split):
 def checks_the_score_not_the_difference(scores, values, phi, low, high, split):
     again = bool(((scores > high) | (scores < low)).any())
     return pieces(scores, values, scores.max() if again else phi, split, again)
+
+
+# ---------------------------------------------------------------- handed in by readers
+
+
+@mutants.wrong("lifetimes", named="zero-is-padding")
+def reads_above_zero(reads, writes, result):
+    return life(np.where(reads == 0, -1, reads), writes, result)
+
+
+@mutants.wrong("lifetimes", named="length-for-last")
+def steps_of_a_life(reads, writes, result):
+    first, last = life(reads, writes, result)
+    return first, last - first + 1
+
+
+@mutants.wrong("live_bytes", named="ends-only")
+def first_and_last(size, first, last):
+    out = np.zeros(int(last.max()) + 1, np.int64)
+    np.add.at(out, first, size)
+    np.add.at(out, last[last > first], size[last > first])
+    return out
+
+
+@mutants.wrong("live_bytes", named="one-of-them")
+def overwritten(size, first, last):
+    out = np.zeros(int(last.max()) + 1, np.int64)
+    for s, a, b in zip(size, first, last, strict=True):
+        out[a : b + 1] = s
+    return out
+
+
+def exact_lines(n, values):
+    b = (values[1] - values[0]) // (n[1] - n[0])
+    a = values[0] - b * n[0]
+    return a, b, (a + b * n[:, None] == values).all(0)
+
+
+@mutants.wrong("fields", named="rising-only")
+def refuses_to_fall(n, values):
+    a, b, line = exact_lines(n, values)
+    line &= b >= 0
+    return np.where(line, a, 0), np.where(line, b, 0), line
+
+
+@mutants.wrong("fields", named="through-zero")
+def multiples_of_n(n, values):
+    b = values[0] // n[0]
+    line = (b * n[:, None] == values).all(0)
+    return np.zeros_like(b), np.where(line, b, 0), line
+
+
+@mutants.wrong("unified_softmax", named="all-must-be-out")
+def again_if_all_are_out(scores, values, phi, low, high, split):
+    again = bool(((scores - phi > high) | (scores - phi < low)).all())
+    return pieces(scores, values, scores.max() if again else phi, split, again)
+
+
+@mutants.wrong("unified_softmax", named="not-divided")
+def numerator_only(scores, values, phi, low, high, split):
+    again = bool(((scores - phi > high) | (scores - phi < low)).any())
+    w = np.exp(scores.astype(float) - (scores.max() if again else phi))
+    return w @ values, pieces(scores, values, scores.max() if again else phi, split, again)[1], again
+
+
+@mutants.wrong("unified_softmax", named="sums-divided")
+def shares_of_the_whole(scores, values, phi, low, high, split):
+    again = bool(((scores - phi > high) | (scores - phi < low)).any())
+    out, sums, _ = pieces(scores, values, scores.max() if again else phi, split, again)
+    return out, sums / sums.sum(), again

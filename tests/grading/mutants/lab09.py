@@ -437,3 +437,71 @@ for name, most, named in (
     ),
 ):
     add("tiled_matmul_traffic", lambda *a, most=most: (formula(*a)[0], most(*a)), name, named)
+
+
+# ---------------------------------------------------------------- handed in by readers
+
+
+@mutants.wrong("neurons_to_load", named="all-instead-of-any")
+def used_by_all_of_them(active, window):
+    out = active.copy()
+    for t in range(1, len(active) if window else 0):
+        out[t] &= ~active[max(0, t - window) : t].all(0)
+    return out
+
+
+@mutants.wrong("neurons_to_load", named="only-the-oldest")
+def window_steps_back(active, window):
+    return np.array([now & ~active[t - window] if t >= window else now for t, now in enumerate(active)])
+
+
+@mutants.wrong("neurons_to_load", named="emptied-at-intervals")
+def starts_anew(active, window):
+    if not window:
+        return active.copy()
+    blocks = [active[s : s + window] for s in range(0, len(active), window)]
+    return np.concatenate([np.array([b[t] & ~b[:t].any(0) for t in range(len(b))]) for b in blocks])
+
+
+def collect(places, joins):
+    reads = []
+    for p in sorted(int(p) for p in places):
+        if reads and joins(reads[-1], p):
+            reads[-1].append(p)
+        else:
+            reads.append([p])
+    return np.array([r[0] for r in reads], int), np.array([r[-1] - r[0] + 1 for r in reads], int)
+
+
+@mutants.wrong("merge_reads", named="measured-from-the-start")
+def near_the_first(places, gap):
+    return collect(places, lambda read, p: p - read[0] <= gap + 1)
+
+
+@mutants.wrong("merge_reads", named="gap-in-all")
+def one_allowance(places, gap):
+    return collect(places, lambda read, p: p - read[0] - len(read) <= gap)
+
+
+@mutants.wrong("merge_reads", named="last-read-lost")
+def never_closed(places, gap):
+    starts, counts = collect(places, lambda read, p: p - read[-1] <= gap + 1)
+    return starts[:-1], counts[:-1]
+
+
+@mutants.wrong("merge_path_split", named="each-list-alone")
+def two_even_lists(row_offsets, parts):
+    p = np.arange(parts + 1)
+    return np.stack((p * (len(row_offsets) - 1) // parts, p * row_offsets[-1] // parts), 1)
+
+
+@mutants.wrong("tiled_matmul_traffic", named="fractions-of-tiles")
+def divides_exactly(M, N, K, tile_m, tile_n, tile_k):
+    m, n, k = min(M, tile_m), min(N, tile_n), min(K, tile_k)
+    return int(M * K * N / tile_n + K * N * M / tile_m + M * N), m * k + k * n + m * n
+
+
+@mutants.wrong("tiled_matmul_traffic", named="results-exchanged")
+def held_first(M, N, K, tile_m, tile_n, tile_k):
+    m, n, k = min(M, tile_m), min(N, tile_n), min(K, tile_k)
+    return m * k + k * n + m * n, M * K * -(-N // tile_n) + K * N * -(-M // tile_m) + M * N

@@ -410,3 +410,52 @@ def cheaper_chunks(read, compute):
 @mutants.wrong("split_point", named="most-even")
 def smallest_difference(read, compute):
     return int(np.argmin([abs(sum(compute[:n]) - sum(read[n:])) for n in range(len(read) + 1)]))
+
+
+# ---------------------------------------------------------------- handed in by readers
+
+
+@mutants.wrong("lru_hits", named="uses-for-experts")
+def among_the_last_uses(uses, capacity):
+    return sum(e in uses[max(0, now - capacity) : now] for now, e in enumerate(uses))
+
+
+@mutants.wrong("belady_hits", named="short-sight")
+def looks_a_little_ahead(uses, capacity):
+    kept, found, sequence = [], 0, uses.tolist()
+    for now, e in enumerate(sequence):
+        near = sequence[now + 1 : now + 1 + capacity]
+        found += e in kept
+        if e in kept or not capacity:
+            continue
+        if len(kept) == capacity:
+            kept.remove(max(kept, key=lambda x, near=near: near.index(x) if x in near else 10**6))
+        kept.append(e)
+    return found
+
+
+@mutants.wrong("end_of_blocks", named="wrong-neighbour")
+def waits_beside_its_own_block(compute, load, ahead):
+    if not len(compute):
+        return 0.0
+    waits = np.maximum(0, load[1:] - compute[1:]).sum() if ahead else load[1:].sum()
+    return float(load[0] + compute.sum() + waits)
+
+
+@mutants.wrong("split_point", named="gives-up")
+def until_it_gains_nothing(read, compute):
+    ends = ends_of(read, compute)
+    n = 0
+    while n + 1 < len(ends) and ends[n + 1] < ends[n]:
+        n += 1
+    return n
+
+
+@mutants.wrong("split_point", named="first-crossing")
+def where_the_lines_cross(read, compute):
+    return next((n for n in range(len(read)) if sum(compute[:n]) >= sum(read[n:])), len(read))
+
+
+@mutants.wrong("split_point")
+def by_the_ratio_of_the_sums(read, compute):
+    return round(len(read) * read.sum() / max(1e-9, read.sum() + compute.sum()))
