@@ -30,7 +30,8 @@ def small_machine() -> Any:
 
 @evidence("flexgen")
 def flexgen() -> Evidence:
-    """The search against a grid and a clock, and a real run in less memory than the weights take."""
+    """The search against a grid and a clock, a real run in less memory than the weights take, and four bits."""
+    from edgeinfer.evidence.vc3_four_bits import four_bit_results
     from edgeinfer.memory.offload import Policy, cost, on_a_grid, search
     from edgeinfer.memory.offload.limited import run
     from edgeinfer.memory.offload.model_files import workload, write_random_model
@@ -49,7 +50,7 @@ def flexgen() -> Evidence:
         write_random_model(folder, HIDDEN, LAYERS, TOKENS)
         weights = workload(folder, 24).layer_bytes * LAYERS
         slow = Path(folder) / "slow"
-        SlowTier.make(slow, int(weights))
+        SlowTier.make(slow, int(0.5 * weights))
         budget = int(INTERPRETER + 0.5 * weights)
         policy = Policy(8, 2, (0.2, 0.2, 0.6), (0.5, 0.5))
         offloaded = run(folder, slow, policy, budget, 8, 3)
@@ -58,6 +59,7 @@ def flexgen() -> Evidence:
             budget = run(folder, slow, policy, 1 << 34, 8, 3).peak_bytes + (20 << 20)
             offloaded = run(folder, slow, policy, budget, 8, 3)
         resident = run(folder, slow, Policy(8, 2, (1, 0, 0)), budget, 8, 3)
+    four_bits, right = four_bit_results()
     ended = {"out of memory": 0, "failed": 0, "finished": 1}
     return Evidence(
         Claim(
@@ -106,10 +108,12 @@ def flexgen() -> Evidence:
                 "measured",
                 f"it ended: {resident.outcome}; 0 is no",
             ),
+            *four_bits,
         ],
         holds=max(on_grid) <= cost(machine, work, best).tokens_per_second * (1 + 1e-6)
         and offloaded.outcome == "finished"
         and resident.outcome == "out of memory"
+        and right
         and seconds < 5,
         reason="The shape of the claim: a model runs where it does not fit, and the policy is the optimum of its "
         "model. Its seconds are those of a made-up machine; `offload.limited` measures yours and runs a policy on it.",
