@@ -105,3 +105,8 @@ def test_paper_draws_every_kind_of_series():
 
     text = svg_text(plot(chart, plt.subplots()[1]).figure, text_as="none")
     assert all(word in text for word in ("size (MB)", "speed (GB/s)", "here", "Everything"))
+
+
+def test_what_is_counted_has_ticks_at_whole_numbers():
+    assert [text for _, text in ticks(Axis("bits", whole=True), 1.9, 3.1)] == ["2", "3"]
+    assert [text for _, text in ticks(Axis("layers", whole=True), 0, 14)] == ["0", "5", "10"]

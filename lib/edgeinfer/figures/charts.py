@@ -21,13 +21,17 @@ SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis: `label`, `unit` (in brackets), `scale` in linear | log | category, `range` (None: from the data)."""
+    """One axis: `label`, `unit` (in brackets), `scale` in linear | log | category, `range` (None: from the data).
+
+    `whole` keeps the ticks of a linear axis at whole numbers: for bits, layers and other things that are counted.
+    """
 
     label: str
     unit: str = ""
     scale: str = "linear"
     range: tuple[float, float] | None = None
     categories: tuple[str, ...] = ()
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if self.scale not in ("linear", "log", "category"):
@@ -198,6 +202,7 @@ def ticks(axis: Axis, low: float, high: float, most: int = 6) -> list[tuple[floa
     raw = (high - low) / max(1, most - 1)
     power = 10 ** math.floor(math.log10(raw))
     step = next(factor * power for factor in (1, 2, 2.5, 5, 10) if factor * power >= raw * 0.999)
+    step = max(1.0, math.ceil(step)) if axis.whole else step
     first = math.ceil(low / step - 1e-9)
     return [
         (round(i * step, 12), number_text(round(i * step, 12), 6))

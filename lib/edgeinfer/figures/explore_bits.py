@@ -117,7 +117,7 @@ def bit_width_explorer(
                 ),
                 Chart(
                     curves,
-                    Axis("bits of a code", range=(min(bits) - 0.3, max(bits) + 0.3)),
+                    Axis("bits of a code", range=(min(bits) - 0.3, max(bits) + 0.3), whole=True),
                     Axis("perplexity on held-out text", scale="log"),
                     title="What it does to the model",
                 ),
