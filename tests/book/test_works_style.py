@@ -8,7 +8,7 @@ from pybtex.database import Entry, Person
 from .site_tools import ROOT
 
 sys.path.insert(0, str(ROOT / "book" / "_ext"))
-from works_style import WorksStyle  # noqa: E402
+from works_style import WorksStyle
 
 
 def written(**fields: str) -> str:
