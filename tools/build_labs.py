@@ -44,22 +44,26 @@ METADATA = {
 LIBRARY_CELL = """\
 # Finds the book's library; on Colab, or in an environment without it, installs it. The same cell in every lab.
 import importlib.util
+import os
 import sys
 from pathlib import Path
 
+source = os.environ.get("EDGEINFER_SOURCE", "git+{url}")  # without a network: file:///... of a wheel
 for folder in (Path.cwd(), *Path.cwd().parents):  # a clone of the book that is not installed
     if importlib.util.find_spec("edgeinfer") is None and (folder / "lib" / "edgeinfer").is_dir():
         sys.path.insert(0, str(folder / "lib"))
-if importlib.util.find_spec("edgeinfer") is None:
-    %pip install --quiet "edgeinfer @ git+{url}"
+if importlib.util.find_spec("edgeinfer") is None and sys.version_info >= (3, 11):
+    %pip install --quiet "edgeinfer @ {source}"
     importlib.invalidate_caches()
 if importlib.util.find_spec("edgeinfer") is None:
     raise ImportError(
-        "This lab needs the book's library edgeinfer, which is neither installed nor in a folder above this notebook. "
-        "Open the notebook inside a clone of the book (make lab), or with a network run: "
-        "pip install 'edgeinfer @ git+{url}'"
+        f"This lab needs Python 3.11 or newer (this one is {sys.version.split()[0]}) and the book's library edgeinfer, "
+        f"which is neither installed nor in a folder above this notebook and did not come from {source}: "
+        "open the notebook inside a clone of the book (make lab), or run this cell again with a network."
     )
-import edgeinfer"""
+import edgeinfer.packages
+
+edgeinfer.packages.check()  # in one sentence, if a package is missing or too old"""
 
 
 class LabError(Exception):

@@ -57,33 +57,57 @@ def test_every_lab_has_the_same_library_cell():
     assert len({library_cell(notebook) for notebook in LABS}) == 1
 
 
+def without_library(python: Path) -> None:
+    subprocess.run([python, "-m", "pip", "uninstall", "-q", "-y", "edgeinfer"], capture_output=True, check=False)
+
+
 def test_a_lab_without_a_clone_installs_its_library_from_the_repository(bare, tmp_path):
     if subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, check=False).returncode:
         pytest.skip("this copy is no git checkout, so there is nothing that pip could install from")
-    source = library_cell(LABS[0])
-    url = next(part for part in source.split('"') if part.startswith("edgeinfer @ git+")).removeprefix(
-        "edgeinfer @ git+"
-    )
     # pip's switch is the wrong way round: PIP_NO_BUILD_ISOLATION=0 builds with what is installed, without a network.
     done = run_cell(
-        bare, tmp_path, source.replace(url, f"file://localhost{ROOT}"), PIP_NO_BUILD_ISOLATION="0", PIP_NO_INDEX="1"
+        bare,
+        tmp_path,
+        library_cell(LABS[0]),
+        EDGEINFER_SOURCE=f"git+file://localhost{ROOT}",
+        PIP_NO_BUILD_ISOLATION="0",
+        PIP_NO_INDEX="1",
     )
     assert "library at" in done.stdout, done.stdout[-1500:] + done.stderr[-1500:]
     assert str(bare.parents[1]) in done.stdout.splitlines()[-1]
 
 
+def test_a_class_without_a_network_installs_from_a_wheel(bare, tmp_path):
+    without_library(bare)
+    command = [sys.executable, "-m", "pip", "wheel", "-q", "--no-deps", "--no-build-isolation", "-w", str(tmp_path)]
+    subprocess.run([*command, str(ROOT)], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("edgeinfer-*.whl")
+    done = run_cell(bare, tmp_path, library_cell(LABS[0]), EDGEINFER_SOURCE=wheel.as_uri(), PIP_NO_INDEX="1")
+    assert "library at" in done.stdout, done.stdout[-1500:] + done.stderr[-1500:]
+
+
 def test_a_lab_inside_a_clone_that_is_not_installed_uses_the_clone(bare, tmp_path):
     (tmp_path / "clone" / "labs").mkdir(parents=True)
     (tmp_path / "clone" / "lib").symlink_to(ROOT / "lib")
-    subprocess.run([bare, "-m", "pip", "uninstall", "-q", "-y", "edgeinfer"], capture_output=True, check=False)
+    without_library(bare)
     done = run_cell(bare, tmp_path / "clone" / "labs", library_cell(LABS[0]))
     assert "library at" in done.stdout, done.stderr[-1500:]
     assert "clone" in done.stdout.splitlines()[-1]
 
 
 def test_a_lab_that_cannot_find_its_library_says_so_in_one_sentence(bare, tmp_path):
-    subprocess.run([bare, "-m", "pip", "uninstall", "-q", "-y", "edgeinfer"], capture_output=True, check=False)
-    source = library_cell(LABS[0]).replace("git+https://", "git+file:///nowhere/")
-    done = run_cell(bare, tmp_path, source, PIP_NO_INDEX="1")
-    assert "This lab needs the book's library edgeinfer" in done.stdout + done.stderr
+    without_library(bare)
+    done = run_cell(bare, tmp_path, library_cell(LABS[0]), EDGEINFER_SOURCE="git+file:///nowhere", PIP_NO_INDEX="1")
+    said = done.stdout + done.stderr
+    assert "and the book's library edgeinfer" in said and "did not come from git+file:///nowhere" in said
     assert sys.executable not in done.stdout
+
+
+def test_a_package_that_is_too_old_is_named_before_anything_else_runs(bare, tmp_path):
+    (tmp_path / "lib").symlink_to(ROOT / "lib")
+    (tmp_path / "torch-2.1.0.dist-info").mkdir()
+    (tmp_path / "torch-2.1.0.dist-info" / "METADATA").write_text("Metadata-Version: 2.1\nName: torch\nVersion: 2.1.0\n")
+    done = run_cell(
+        bare, tmp_path, library_cell(LABS[0]).replace("import os\n", "import os, sys; sys.path.insert(0, '')\n")
+    )
+    assert "needs torch 2.4 or newer, but this environment has torch 2.1.0" in done.stdout + done.stderr
