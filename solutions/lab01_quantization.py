@@ -48,9 +48,9 @@ rng = np.random.default_rng(seed)
 #    can that be, at most?
 
 # %% id="my_predictions"
-growth_one_scale = None
-growth_group_scales = None
-speed_up_4_bits = None
+growth_one_scale = "nothing"
+growth_group_scales = "nothing"
+speed_up_4_bits = "nothing"
 
 # %% [markdown] id="build_1"
 # ## Build
@@ -61,7 +61,7 @@ speed_up_4_bits = None
 # run from −(2^(b−1) − 1) to 2^(b−1) − 1; at 4 bits from −7 to 7. Choose the scale so that the weight of largest
 # magnitude gets the largest code.
 #
-# ```
+# ```text
 # weights   -0.9  -0.31   0.0   0.42   1.4      4 bits: scale = 1.4 / 7 = 0.2
 # code        -4     -2     0      2     7      (-0.9 / 0.2 = -4.5 lies between two codes: either is right)
 # ```
@@ -215,6 +215,44 @@ _ = figures.plot(
 at_4 = {title: values[widths.index(4)] / baseline for title, values in ladder.items()}
 print(f"4 bits, one scale per matrix: {at_4['per tensor']:.2f} times  (you predicted: {growth_one_scale})")
 print(f"4 bits, groups of 64: {at_4['per group of 64']:.2f} times  (you predicted: {growth_group_scales})")
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# At 3 bits: up to which size of the group do the small weights of this row survive?
+
+# %% id="play"
+row = layer[7:8, :256]
+
+
+def rounded_row(bits, group_size):
+    back = decode_groups(*groups(row, bits, group_size))
+    columns = range(64)
+    return figures.Frame(
+        [
+            figures.Chart(
+                [
+                    figures.Line(columns, row[0, :64], "weight"),
+                    figures.Points(columns, back[0, :64], "rounded", style=1),
+                ],
+                figures.Axis("column"),
+                figures.Axis("value"),
+            )
+        ],
+        f"{bits} bits in groups of {group_size}: relative error {relative(back, row):.3f}, and "
+        f"{bits + 40 / group_size:.2f} bits a weight with scales and zero points.",
+    )
+
+
+figures.LiveFigure(
+    "A row of the model",
+    [
+        figures.Slider("bits", "Bits", range(2, 9), default=3),
+        figures.Choice("group_size", "Group", (16, 32, 64, 128, 256), default=64),
+    ],
+    rounded_row,
+)
 
 # %% [markdown] id="build_3"
 # ### Exercise 3: multiply codes with codes

@@ -42,9 +42,9 @@ figures.use_style()
 #    the instruction? Write the speed of the table product divided by the speed of the instruction's product.
 
 # %% id="my_predictions"
-times_more_additions = None
-milliseconds_at_2_bits = None
-table_speed_over_instruction_speed = None
+times_more_additions = "nothing"
+milliseconds_at_2_bits = "nothing"
+table_speed_over_instruction_speed = "nothing"
 
 # %% [markdown] id="build_1"
 # ## Build
@@ -202,6 +202,33 @@ for bits in (2, 3, 4):
         f"{bits} bits: look-up against dequantized, largest difference {np.abs(y - dense).max():.1e};  "
         f"quantized against original, relative error {relative(dense, layer @ x):.3f}"
     )
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# Longer runs replace more products by one look-up. What grows meanwhile, and how fast?
+
+# %% id="play"
+few = np.array([0.9, -0.4, 0.25, 0.6, -0.1, 0.05, -0.7, 0.3], np.float32)
+
+
+def one_table(g):
+    sums = tables_of(few[:g], g)[0]
+    return figures.Frame(
+        [
+            figures.Chart(
+                [figures.Points(range(2**g), sums, "signed sum")],
+                figures.Axis("entry of the table"),
+                figures.Axis("value"),
+            )
+        ],
+        f"Runs of {g}: one look-up stands for {g} products, so a row of 256 columns takes {-(-256 // g)} for each "
+        f"plane. Its tables have {-(-256 // g) * 2**g:,} entries. Turn the picture by half a turn: it looks the same.",
+    )
+
+
+figures.LiveFigure("One table", [figures.Slider("g", "Activations in a run", range(1, 9), default=4)], one_table)
 
 # %% [markdown] id="work_text"
 # How much work was that? The library counts it for you. Compare with your first prediction.

@@ -51,9 +51,9 @@ rng = np.random.default_rng(seed)
 #    a new choice for each head and token, and every question still be answered?
 
 # %% id="my_predictions"
-times_smaller_at_2_bits = None
-recall_with_grids_per_token = None
-share_of_keys_left_out = None
+times_smaller_at_2_bits = "nothing"
+recall_with_grids_per_token = "nothing"
+share_of_keys_left_out = "nothing"
 
 # %% [markdown] id="contexts_text"
 # ## What is measured
@@ -251,7 +251,7 @@ print(
 # again. Hence the groups. The newest keys wait in `recent`, not rounded, until there are `group_size` of them. Then
 # they become one more group of codes, and never change again.
 #
-# ```
+# ```text
 # group_size = 4     codes: 8 tokens, 2 groups    recent: 2 tokens    + key ->  8 coded, 3 recent
 #                    codes: 8 tokens, 2 groups    recent: 3 tokens    + key -> 12 coded, 0 recent
 # ```
@@ -519,6 +519,44 @@ for alpha in (0.0, 0.1, 0.25, 0.5):
         left_out = 1 - second / every
 print(f"left out with no answer lost: {left_out:.0%}  (you predicted: {share_of_keys_left_out})")
 
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# Raise α slowly. Which round drops more keys, and does the best one ever go?
+
+# %% id="play"
+some_query = rng.integers(-8, 8, 32).astype(np.int8)
+some_keys = rng.integers(-8, 8, (64, 32)).astype(np.int8)
+
+
+def two_rounds(alpha):
+    first, second = alive_after(some_query, some_keys, alpha)
+    scores = some_keys.astype(int) @ some_query.astype(int)
+    places = np.arange(len(scores))
+    parts = {"dropped by two bits": ~first, "dropped by four": first & ~second, "read in full": second}
+    return figures.Frame(
+        [
+            figures.Chart(
+                [
+                    figures.Points(places[part], scores[part], name, style=i)
+                    for i, (name, part) in enumerate(parts.items())
+                    if part.any()
+                ],
+                figures.Axis("key"),
+                figures.Axis("score, all four bits"),
+            )
+        ],
+        f"α = {alpha:g}: of {len(scores)} keys {first.sum()} are left after two bits and {second.sum()} after four.",
+    )
+
+
+figures.LiveFigure(
+    "Two rounds over random keys",
+    [figures.Slider("alpha", "α", [i / 10 for i in range(11)], default=0.2)],
+    two_rounds,
+)
+
 # %% [markdown] id="build_5"
 # ### Exercise 5: once pruned, always pruned
 #
@@ -529,7 +567,7 @@ print(f"left out with no answer lost: {left_out:.0%}  (you predicted: {share_of_
 # Write the step after one layer. Three traps: rank by what has been gathered in **all** layers so far; choose among the
 # living only; column j of `probabilities` belongs to token `alive[j]`.
 #
-# ```
+# ```text
 # importance [2.0, 9.0, 1.0, 0.5]   alive [0, 2, 3]   this layer adds [0.1, 0.2, 1.7]   keep 2
 #         -> [2.1, 9.0, 1.2, 2.2]         [0, 3]      (token 1 was pruned earlier; it stays out)
 # ```

@@ -49,11 +49,11 @@ rng = np.random.default_rng(seed)
 #    tokens at a time?
 
 # %% id="my_predictions"
-sparsity_for_a_tenth_more = None
-size_at_half_density = None
-bitmap_smaller_up_to = None
-faster_up_to_one_token = None
-faster_up_to_16_tokens = None
+sparsity_for_a_tenth_more = "nothing"
+size_at_half_density = "nothing"
+bitmap_smaller_up_to = "nothing"
+faster_up_to_one_token = "nothing"
+faster_up_to_16_tokens = "nothing"
 
 # %% [markdown] id="prune_text"
 # ## Where the zeros come from
@@ -182,7 +182,7 @@ print(f"bytes with values of 2 bytes and columns of 4: {by_rows:,}, dense {2 * l
 # Column 64·w + i of a row is bit i of its word w, and bit i is worth 2^i: column 0 is the *lowest* bit. Each row begins
 # with a word of its own; a width of 100 takes two words, and the bits that stand for no column are 0.
 #
-# ```
+# ```text
 # row     0  5  0  0  7            mask = 2**1 + 2**4 = 18            values 5 7
 # ```
 #
@@ -363,6 +363,38 @@ _ = figures.plot(
         figures.Axis("bytes, dense = 1", range=(0, 2)),
         "A position costs 16 or 32 bits, a block's zeros or one bit",
     )
+)
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# Where does the smallest format change? Does the shape of the matrix matter?
+
+# %% id="play"
+def at_density(density, shape):
+    share = [bytes_of(*shape, density, name) / bytes_of(*shape, 1.0, "dense") for name in layouts]
+    best = layouts[int(np.argmin(share))]
+    return figures.Frame(
+        [
+            figures.Chart(
+                [figures.Bars(share)],
+                figures.Axis("", scale="category", categories=list(layouts)),
+                figures.Axis("bytes, dense = 1"),
+            )
+        ],
+        f"{density:.0%} of {shape[0]} x {shape[1]} weights are not zero: smallest is {best} with {min(share):.2f} "
+        f"times the dense bytes{', so dense is smaller still' if min(share) > 1 else ''}.",
+    )
+
+
+figures.LiveFigure(
+    "Bytes of five formats",
+    [
+        figures.Slider("density", "Density", [0.01, 0.02, 0.05, *(i / 10 for i in range(1, 11))], default=0.5),
+        figures.Choice("shape", "Matrix", ((4096, 11008), (256, 640), (64, 64)), show=lambda s: f"{s[0]} x {s[1]}"),
+    ],
+    at_density,
 )
 
 # %% [markdown] id="bytes_question"

@@ -51,10 +51,10 @@ rng = np.random.default_rng(seed)
 #    needs 6 ms for all the bytes. How many milliseconds do they need together, at best?
 
 # %% id="my_predictions"
-times_fewer_bytes = None
-growth_anywhere = None
-growth_2_4 = None
-milliseconds_together = None
+times_fewer_bytes = "nothing"
+growth_anywhere = "nothing"
+growth_2_4 = "nothing"
+milliseconds_together = "nothing"
 
 # %% [markdown] id="build_1"
 # ## Build
@@ -68,7 +68,7 @@ milliseconds_together = None
 # The runs lie along the **input** axis, for there a product walks: y = W x, with W of shape (N, K), N outputs and K
 # inputs.
 #
-# ```
+# ```text
 # a row       0.1  -0.9   0.3   0.2 |  0.5   0.4  -0.6   0.7
 # 2:4         0    -0.9   0.3   0   |  0     0    -0.6   0.7
 # ```
@@ -146,11 +146,50 @@ for title, way in ways.items():
     print(f"{title:12} magnitude kept {100 * share:5.1f} %   perplexity {value:.2f}, {value / baseline:.2f} times")
 print(f"you predicted: anywhere {growth_anywhere} times, 2:4 {growth_2_4} times")
 
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# Keep half of the weights. How much does the pattern win when the runs get longer?
+
+# %% id="play"
+some_row = original["layers.3.mlp.gate_proj"][7:8, :64]
+
+
+def pruned_row(m, keep):
+    n = max(1, round(m * keep))
+    pruned = prune(some_row, n, m)
+    left = np.flatnonzero(pruned[0])
+    share = np.abs(pruned).sum() / np.abs(some_row).sum()
+    return figures.Frame(
+        [
+            figures.Chart(
+                [
+                    figures.Line(range(64), np.abs(some_row[0]), "magnitude"),
+                    figures.Points(left, np.abs(pruned[0, left]), "stays", style=1),
+                ],
+                figures.Axis("column"),
+                figures.Axis("magnitude"),
+            )
+        ],
+        f"{n} of {m}: {n / m:.0%} of the weights stay, with {share:.1%} of the magnitude.",
+    )
+
+
+figures.LiveFigure(
+    "A row of the model, pruned",
+    [
+        figures.Slider("m", "Length of a run", (2, 4, 8, 16, 32, 64), default=4),
+        figures.Choice("keep", "Keep", (0.25, 0.5, 0.75), default=0.5, show=lambda k: f"{k:.0%}"),
+    ],
+    pruned_row,
+)
+
 # %% [markdown] id="build_1b"
 # **1b.** Pack. Store the two that stay, and for each its place in the run: 0, 1, 2 or 3, so two bits. Four places fill
 # a byte, the first one in the lowest two bits:
 #
-# ```
+# ```text
 # 2:4         0    -0.9   0.3   0   |  0     0    -0.6   0.7
 # values      -0.9  0.3             |  -0.6  0.7
 # places      1     2               |   2    3
@@ -408,7 +447,7 @@ for title, order_of in (("random", lambda w, number: rng.permutation(w.shape[1])
 #    magnitudes; the `keep` largest vectors stay, the others go. Each band chooses for itself.
 # 2. Push the vectors that stay together, side by side, in the order of their columns. *Now* apply n:m to each row.
 #
-# ```
+# ```text
 # a band of 2 rows, K = 6, keep = 4:       sums  1.1  0.2  0.8  1.4  0.3  1.1
 #  0.9  0.1  0.3  -0.8  0.2   0.4          stay   0         2    3         5
 #  0.2  0.1  0.5   0.6  0.1  -0.7
@@ -657,7 +696,7 @@ for title, spread in (("real tiles", 0.0), ("hot times made unequal", 0.5)):
 # Sparse rows come in three arrays. Row r owns the entries `row_starts[r]` to `row_starts[r + 1] - 1`; each entry has a
 # column and a value:
 #
-# ```
+# ```text
 # window          row_starts      0 2 3        condensed, width 4
 #  . 7 . . 5 .    column_indices  1 4 4        columns  1 4 0 0
 #  . . . . 6 .    values          7 5 6        block    7 5 0 0

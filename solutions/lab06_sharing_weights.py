@@ -47,10 +47,10 @@ rng = np.random.default_rng(seed)
 #    large is the relative error?
 
 # %% id="my_predictions"
-largest_cosine = None
-perplexity_with_eight = None
-loads_in_a_row = None
-error_of_tiles = None
+largest_cosine = "nothing"
+perplexity_with_eight = "nothing"
+loads_in_a_row = "nothing"
+error_of_tiles = "nothing"
 
 # %% id="model"
 model = models.load("target", torch.float32)
@@ -167,7 +167,7 @@ for rank in (32, 64, 128):
 # MobileLLM runs each block twice in a row. The second run finds the weights in the cache. Count the loads of any order
 # of blocks with a cache that holds `room` of them and drops the block whose last use is longest ago.
 #
-# ```
+# ```text
 # room = 2    run    0   1   0   2   1
 #             load   x   x   .   x   x      the use of 0 made it younger than 1
 # ```
@@ -215,6 +215,35 @@ for name, order in (("once", [0, 1]), ("each twice in a row", [0, 0, 1, 1])):
     steps = {"default": 12, "full": 400}.get(size, 12)
     net, curve, end = blocks.train_small(blocks.small_config(64, 160, 2), order, text, tokens, steps, seed)
     print(f"{name:20} {blocks.parameters_in_blocks(net):7,} weights, {steps} steps: loss {curve[0]:.2f} -> {end:.2f}")
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# Which order still gains when three blocks fit instead of two? And seven?
+
+# %% id="play"
+def all_orders(room, count):
+    found = [int(loads(np.array(blocks.block_order(count, name)), room)) for name in blocks.ORDERS]
+    return figures.Frame(
+        [
+            figures.Chart(
+                [figures.Bars(found)],
+                figures.Axis("", scale="category", categories=list(blocks.ORDERS)),
+                figures.Axis("loads"),
+            )
+        ],
+        f"{count} blocks, room for {room}: "
+        + ", ".join(f"{name} {number}" for name, number in zip(blocks.ORDERS, found, strict=True))
+        + " loads.",
+    )
+
+
+figures.LiveFigure(
+    "Loads of an order",
+    [figures.Slider("room", "Room", range(1, 9), default=2), figures.Choice("count", "Blocks", (4, 8), default=8)],
+    all_orders,
+)
 
 # %% [markdown] id="loads_think"
 # The nets above are trained for a moment only. With `size = "full"` they get 400 steps: does the second run pay then?

@@ -52,9 +52,9 @@ rng = np.random.default_rng(seed)
 #    row is known? And if a fixed number stands for the maximum?
 
 # %% id="my_predictions"
-megabytes_alive = None
-integers_that_change = None
-pieces_that_need_not_wait = None
+megabytes_alive = "nothing"
+integers_that_change = "nothing"
+pieces_that_need_not_wait = "nothing"
 
 # %% [markdown] id="record_text"
 # ## What the model does
@@ -96,7 +96,7 @@ for number in range(10, 16):
 # A buffer is alive from the first step that uses it to the last one, both included. Using is reading or writing. The
 # result is needed by the caller, so it lives to the end.
 #
-# ```
+# ```text
 # step 0   reads -    writes 0        buffer   0   1   2
 # step 1   reads 0    writes 1        first    0   1   3
 # step 2   reads 1 0  writes 1        last     3   2   4    <- 2 is the result
@@ -181,7 +181,7 @@ print(f"floor {floor / 1e6:.2f} MB at {steps_shown[int(counted.argmax())]!r}  (y
 # highest end so far to the beginning of the next. It goes into the smallest gap that holds it; if none does, behind the
 # highest end. (If it meets none, at 0.)
 #
-# ```
+# ```text
 # already there (and alive at the same time):   0..64   128..192   320..384
 # gaps:                                         64 bytes at 64, 128 bytes at 192
 # a buffer of 48 bytes -> 64      of 100 bytes -> 192      of 200 bytes -> 384
@@ -239,6 +239,42 @@ print("equal to the last bit:", torch.equal(logits, expected))
 in_arena, calls = peak_allocated(bound, prompt)
 print(f"beside the arena torch allocated {in_arena / 1024:.0f} KiB at most: its attention cannot write in place")
 
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# Find a list that your plan cannot pack down to the floor.
+
+# %% id="play"
+def packed(number, count):
+    draw = np.random.default_rng(number)
+    sizes, begins = draw.integers(1, 9, count) * 64, draw.integers(0, 6, count)
+    ends = begins + draw.integers(0, 3, count)
+    at = places(sizes, begins, ends)
+    least = max(int(sizes[(begins <= t) & (t <= ends)].sum()) for t in range(ends.max() + 1))
+    boxes = [
+        figures.Line([f, e + 1, e + 1, f, f], [o, o, o + s, o + s, o], f"buffer {i}", style=i)
+        for i, (f, e, o, s) in enumerate(zip(begins, ends, at, sizes, strict=True))
+    ]
+    arena = int((at + sizes).max())
+    return figures.Frame(
+        [
+            figures.Chart(
+                [*boxes, figures.Rules([least], "floor", style=5, along="y", dashed=True)],
+                figures.Axis("step"),
+                figures.Axis("offset", "bytes"),
+            )
+        ],
+        f"List {number}: {sizes.sum()} bytes in {count} buffers lie in an arena of {arena}; the floor is {least}.",
+    )
+
+
+figures.LiveFigure(
+    "Your plan",
+    [figures.Slider("number", "List", range(20)), figures.Choice("count", "Buffers", (4, 6, 8), default=6)],
+    packed,
+)
+
 # %% [markdown] id="optimal_text"
 # Is best fit the best? On short lists an exact solver can say so. Before you run it: in how many of forty random lists
 # of seven buffers does best fit miss the optimum?
@@ -263,7 +299,7 @@ print(f"best fit missed the optimum in {missed} of 40 lists")
 # too, with b = 0.) So: record three times, find a and b from two recordings, and use the third to check. EdgeLLM calls
 # this a stream of instructions with a field for the tokens; Transformer-Lite plans its buffers with such expressions.
 #
-# ```
+# ```text
 # n =      8    12    20
 #        256   256   256     a = 256, b = 0    a line: a field that is fixed
 #         80   116   188     a =   8, b = 9    a line

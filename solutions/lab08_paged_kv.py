@@ -50,9 +50,9 @@ rng = np.random.default_rng(seed)
 #    together, if they share whatever can be shared?
 
 # %% id="my_predictions"
-waste_when_reserving = None
-waste_with_blocks = None
-blocks_of_four_answers = None
+waste_when_reserving = "nothing"
+waste_with_blocks = "nothing"
+blocks_of_four_answers = "nothing"
 
 # %% [markdown] id="trace_text"
 # ## What is served
@@ -78,7 +78,7 @@ print(f"answers {outputs.mean():.0f} tokens on average, half of them below {np.m
 # all of
 # them. If there are too few free blocks, nothing is taken at all.
 #
-# ```
+# ```text
 # block_size 4     table [7, 2]   length 6     free [5, 0, 9]
 # count 2   ->     table [7, 2]                free [5, 0, 9]      (fills block 2 to the brim)
 # count 3   ->     table [7, 2, 5]             free [0, 9]
@@ -147,6 +147,46 @@ _ = figures.plot(
         figures.Axis("memory without a token", "%"),
         "Small blocks waste little",
     )
+)
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# Which request wastes most, and when in its life?
+
+# %% id="play"
+def one_life(request, block_size):
+    some = requests[request]
+    table, free, length, tokens, room = np.zeros(0, int), np.arange(4096 // block_size), 0, [], []
+    for count in (some.prompt_tokens, *[1] * some.output_tokens):
+        table, free = grow(table, length, count, free, block_size)
+        length += count
+        tokens.append(length)
+        room.append(len(table) * block_size)
+    return figures.Frame(
+        [
+            figures.Chart(
+                [
+                    figures.Line(range(len(room)), room, "places held"),
+                    figures.Line(range(len(tokens)), tokens, "tokens", style=1),
+                ],
+                figures.Axis("step"),
+                figures.Axis("tokens"),
+            )
+        ],
+        f"Request {request} with blocks of {block_size}: over its life {1 - sum(tokens) / sum(room):.1%} of its "
+        "places are empty.",
+    )
+
+
+figures.LiveFigure(
+    "The life of a request",
+    [
+        figures.Slider("request", "Request", range(12)),
+        figures.Slider("block_size", "Tokens of a block", (1, 4, 16, 64, 256), default=64),
+    ],
+    one_life,
 )
 
 # %% [markdown] id="waste_question"
@@ -232,7 +272,7 @@ print("same next token:", bool(paged.argmax() == exact.argmax()))
 # - the last block has room and others hold it: take a new block **in its place**, and let the old one be copied into
 #   it.
 #
-# ```
+# ```text
 # block_size 4   table [3, 8]   length 6   free [5, 1]   holders of 3: 2, of 8: 2
 # -> table [3, 5]   holders of 3: 2, of 8: 1, of 5: 1   copy (8, 5)
 # ```
@@ -295,7 +335,7 @@ print(f"without sharing: {alone}; copies made: {copies}; saved: {1 - in_use[-1] 
 # its text. A key depends on **all** tokens before it. So the same words after another beginning are *not* the same
 # block, and the same words after the same beginning are kept only once.
 #
-# ```
+# ```text
 # contents  0: [a b]  1: [c d]  2: [x y]  3: [c d]        parent [-1, 0, -1, 2]
 # prompt    a b c d e    -> blocks [0, 1]
 # prompt    x y c d e    -> blocks [2, 3]
@@ -355,7 +395,7 @@ for block_size in (4, 16, 64):
 # - what is left goes to prompts, in order of arrival; the last one that gets any may get a part only (**chunked
 #   prefill**).
 #
-# ```
+# ```text
 # missing [40, 1, 7, 1]   decoding [no, yes, no, yes]   budget 16   -> [14, 1, 0, 1]
 # ```
 

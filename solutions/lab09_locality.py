@@ -58,10 +58,10 @@ rng = np.random.default_rng(seed)
 # 4. Neurons that fire together are placed side by side. How many times fewer reads?
 
 # %% id="my_predictions"
-share_used = None
-share_still_read = None
-bytes_for_one_neuron = None
-times_fewer_reads = None
+share_used = "nothing"
+share_still_read = "nothing"
+bytes_for_one_neuron = "nothing"
+times_fewer_reads = "nothing"
 
 # %% [markdown] id="trace_text"
 # The model reads two texts. What fires in the **training** text may be used to decide on a layout. What fires in the
@@ -91,7 +91,7 @@ print("layer by layer:", "  ".join(f"{fired.mean():.0%}" for fired in activity))
 # In the checkpoint `gate`, `up` and `down` are three matrices. The numbers of one neuron lie in three places, and in
 # `down` even those of one column are scattered: 256 places.
 #
-# ```
+# ```text
 # gate  (M, H)      row i     what makes neuron i fire
 # up    (M, H)      row i     how strongly
 # down  (H, M)      column i  what it adds to each of the H outputs
@@ -157,7 +157,7 @@ with ColdFile(split_path) as split_file, ColdFile(bundle_path) as bundle_file:
 # Keep in memory what the last `window` tokens **used** (not only what they loaded). The next token reads only what it
 # uses and does not find.
 #
-# ```
+# ```text
 # window = 2      token   0    1    2    3    4    5
 # neuron 7 used           x    .    x    .    .    x
 # held before it          .    yes  yes  yes  yes  .
@@ -259,7 +259,7 @@ lab.check("path_of_neurons", path_of_neurons)
 # Given the places that a token wants, make a list of reads. Neighbours share a read. And if only a few unwanted places
 # lie between two wanted ones, it is cheaper to read them along than to start anew:
 #
-# ```
+# ```text
 # wanted   1 2 . . 5 . . . . 10          gap = 2
 # reads    [1 ----- 5]       [10]        starts 1, 10    counts 5, 1
 # ```
@@ -379,7 +379,7 @@ plt.show()
 # parts of equal length, wherever a cut falls, even in the middle of a row. A cut is written (row, entry): how many rows
 # are ended, and how many entries of the whole matrix are taken.
 #
-# ```
+# ```text
 # row_offsets  0 2 2 5       rows of 2, 0 and 3 entries: 3 + 5 = 8 steps
 # step         e e R R e e e R       e: entry, R: end of a row
 # after 4 steps: (row 2, entry 2)
@@ -431,7 +431,7 @@ for title, points in ways.items():
 #
 # The last kind of locality needs no luck with the data (see *Loop tiling overview*). C = A B, tile by tile:
 #
-# ```
+# ```text
 # for each tile of C (tile_m x tile_n):
 #     for each step of tile_k along K:
 #         load a tile of A (tile_m x tile_k) and one of B (tile_k x tile_n)
@@ -478,6 +478,39 @@ for shape, tile in (
         f"{shape!s:16} tile {tile!s:15} moved {moved:9,}   held {held:6,}   "
         f"products per element {np.prod(shape) / moved:5.1f}"
     )
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# With room for 12,288 elements: how little can be moved?
+
+# %% id="play"
+def one_tile(tile_m, tile_n, tile_k):
+    points = {}
+    for side in (8, 16, 32, 64, 128, 256, 512):
+        points[side] = traffic(512, 512, 512, side, side, side)
+    moved, held = traffic(512, 512, 512, tile_m, tile_n, tile_k)
+    return figures.Frame(
+        [
+            figures.Chart(
+                [
+                    figures.Line([h for _, h in points.values()], [m for m, _ in points.values()], "cubes of 8 to 512"),
+                    figures.Points([held], [moved], "this tile", style=1, large=True),
+                ],
+                figures.Axis("elements held", scale="log"),
+                figures.Axis("elements moved", scale="log"),
+            )
+        ],
+        f"512 x 512 x 512 in tiles of {tile_m} x {tile_n} x {tile_k}: {moved:,} elements moved, {held:,} held.",
+    )
+
+
+figures.LiveFigure(
+    "Room against traffic",
+    [figures.Slider(f"tile_{axis}", f"Tile {axis}", (8, 16, 32, 64, 128, 256, 512), default=64) for axis in "mnk"],
+    one_tile,
+)
 
 # %% [markdown] id="explain_task"
 # ## Explain

@@ -56,10 +56,10 @@ rng = np.random.default_rng(seed)
 #    the parts in all bits and the others in as few as possible ("extremes")? Or a mixture of all widths ("mixture")?
 
 # %% id="my_predictions"
-milliseconds = None
-times_more_tokens = None
-megabytes_in_memory = None
-which_half = None
+milliseconds = "nothing"
+times_more_tokens = "nothing"
+megabytes_in_memory = "nothing"
+which_half = "nothing"
 
 # %% [markdown] id="build_1"
 # ## Build
@@ -69,7 +69,7 @@ which_half = None
 # One reader brings layer after layer from the disk. One processor computes them. There is room for `buffers` layers,
 # the one that is being computed included.
 #
-# ```
+# ```text
 # buffers = 2     reader     [0][ 1 ]  [2]  [3]...
 #                 processor     [  0  ][ 1 ][2]
 # ```
@@ -287,6 +287,41 @@ for marker, (title, counts) in zip("os", {"one sub-batch": (1,), "up to 16": (1,
 axis.set(xscale="log", yscale="log", xlabel="fast memory, GB", ylabel="tokens/s (modelled)")
 axis.legend(title="a block has")
 plt.show()
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# With 4 GB of fast memory: which division of the weights is the quickest that fits?
+
+# %% id="play"
+def one_policy(fast, slow, batch):
+    weights = np.array([fast, min(slow, 100 - fast), max(0, 100 - fast - slow)]) / 100
+    counts = (1, 2, 4, 8, 16)
+    speeds = [seconds_of(*shape, batch, n, weights, caches[4], rates)[1] for n in counts]
+    room = held(*shape, batch, counts[-1], weights, caches[4])[0] / GB
+    return figures.Frame(
+        [
+            figures.Chart(
+                [figures.Line(counts, speeds), figures.Points(counts, speeds, style=0)],
+                figures.Axis("sub-batches", scale="log"),
+                figures.Axis("tokens/s (modelled)"),
+            )
+        ],
+        f"Weights {weights[0]:.0%} fast, {weights[1]:.0%} slow, {weights[2]:.0%} on the disk, caches fast: up to "
+        f"{max(speeds):.1f} tokens/s, and {room:.1f} GB of fast memory with {counts[-1]} sub-batches.",
+    )
+
+
+figures.LiveFigure(
+    "Your machine",
+    [
+        figures.Slider("fast", "Weights fast", range(0, 101, 10), "%", default=20),
+        figures.Slider("slow", "Weights slow", range(0, 101, 10), "%", default=80),
+        figures.Choice("batch", "Rows of a sub-batch", (1, 4, 16), default=4),
+    ],
+    one_policy,
+)
 
 # %% [markdown] id="build_4"
 # ### Exercise 4: two roads

@@ -49,9 +49,9 @@ rng = np.random.default_rng(seed)
 #    each transfer starts when the block before *starts*?
 
 # %% id="my_predictions"
-share_found = None
-share_found_random_gates = None
-milliseconds = None
+share_found = "nothing"
+share_found_random_gates = "nothing"
+milliseconds = "nothing"
 
 # %% [markdown] id="build_1"
 # ## Build
@@ -151,6 +151,39 @@ print(f"{'experts kept':32}" + "".join(f"{n:>8}" for n in sizes))
 for (name, rule), values in share.items():
     print(f"{name + ', ' + rule:32}" + "".join(f"{v:8.0%}" for v in values))
 print(f"you predicted {share_found} and {share_found_random_gates} for 4 kept")
+
+# %% [markdown] id="play_text"
+# ### Play with it
+#
+# The controls below call **your** function, each time anew.
+# How many experts must be kept until the simple rule is as good as knowing the future?
+
+# %% id="play"
+gates = {"trained gates": trained[0], "random gates": untrained[0], "drawn blindly": blind[0]}
+
+
+def one_cache(capacity, name):
+    uses = gates[name][:200]
+    rules = {"least recently used": count_lru(uses, capacity), "best possible": count_best(uses, capacity)}
+    return figures.Frame(
+        [
+            figures.Chart(
+                [figures.Bars([hits / len(uses) for hits in rules.values()])],
+                figures.Axis("", scale="category", categories=list(rules)),
+                figures.Axis("share of uses found", range=(0, 1)),
+            )
+        ],
+        f"{name}, {capacity} of 8 experts kept, {len(uses)} uses of layer 0: "
+        + ", ".join(f"{rule} {hits / len(uses):.0%}" for rule, hits in rules.items())
+        + ".",
+    )
+
+
+figures.LiveFigure(
+    "Hits of a cache",
+    [figures.Slider("capacity", "Experts kept", range(9), default=4), figures.Choice("name", "Experts", tuple(gates))],
+    one_cache,
+)
 
 # %% [markdown] id="favourites_text"
 # Do random gates really make better caches? Look at how evenly the experts of a layer are used.
