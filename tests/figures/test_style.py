@@ -1,6 +1,7 @@
 """The palette must be readable by everyone: contrast on both pages, differences under simulated colour blindness."""
 
 import itertools
+import re
 
 import numpy as np
 import pytest
@@ -58,6 +59,59 @@ def test_page_and_paper_use_the_same_palette():
 
     css = _asset("figure.css")
     assert all(f"--c{i}:{c}" in css for palette in (style.PALETTE, style.PALETTE_DARK) for i, c in enumerate(palette))
+
+
+def page_colours() -> dict[str, dict[str, str]]:
+    """The custom properties of the page's figures; where the dark sets none, the light one holds."""
+    from edgeinfer.figures.interactive import _asset
+
+    css = _asset("figure.css")
+    light, dark = (
+        dict(re.findall(r"--(\w+):(#[0-9a-fA-F]+)", block))
+        for block in (
+            css[css.index(".lmfig{") : css.index("}")],
+            css[css.index("html[data-theme=dark]") :].split("}")[0],
+        )
+    )
+    full = {k: v if len(v) == 7 else "#" + "".join(2 * c for c in v[1:]) for k, v in (light | dark).items()}
+    return {
+        "light": {k: v if len(v) == 7 else "#" + "".join(2 * c for c in v[1:]) for k, v in light.items()},
+        "dark": full,
+    }
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_in_figures_reaches_four_and_a_half_to_one(theme):
+    colours = page_colours()[theme]
+    pairs = [(text, ground) for text in ("ink", "soft") for ground in ("card", "mark")]
+    ratios = {pair: round(contrast(colours[pair[0]], colours[pair[1]]), 2) for pair in pairs}
+    assert {pair: ratio for pair, ratio in ratios.items() if ratio < 4.5} == {}
+
+
+def test_bars_are_full_or_keep_their_full_colour_as_an_edge():
+    from edgeinfer.figures.interactive import _asset
+
+    # The palette's own test then covers them: nothing that is meant is drawn paler than the palette.
+    assert '"fill-opacity": s.highlight === null || s.highlight === i ? 1 : 0.35, stroke: ink(s.style)' in _asset(
+        "figure.js"
+    )
+
+
+def turned_over(colour: str) -> str:
+    """What book.css makes of a picture on white paper in the dark: invert(1) hue-rotate(180deg)."""
+    red, green, blue = (255 - int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    turn = np.array([[-0.574, 1.43, 0.144], [0.426, 0.43, 0.144], [0.426, 1.43, -0.856]])
+    return "#" + "".join(f"{round(v):02x}" for v in np.clip(turn @ [red, green, blue], 0, 255))
+
+
+def test_pictures_turned_over_in_the_dark_keep_their_contrast_and_their_differences():
+    paper = turned_over(style.PAPER)
+    assert paper == "#000000" and contrast(turned_over(style.INK), paper) > 4.5
+    colours = [turned_over(c) for c in style.PALETTE]
+    assert {c: contrast(c, paper) for c in colours if contrast(c, paper) < 3} == {}
+    for name, matrix in BLINDNESS.items():
+        seen = [lab(matrix @ linear(c)) for c in colours]
+        assert min(np.linalg.norm(a - b) for a, b in itertools.combinations(seen, 2)) > 10, name
 
 
 def test_the_same_picture_is_the_same_file():

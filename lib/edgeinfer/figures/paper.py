@@ -87,13 +87,13 @@ def _draw_series(axes: Axes, series: Series, chart: Chart) -> None:
     elif isinstance(series, Boxes):
         x0, x1, y0, y1 = (np.asarray(v, dtype=float) for v in (series.x0, series.x1, series.y0, series.y1))
         axes.bar(
-            x0, y1 - y0, width=x1 - x0, bottom=y0, align="edge", alpha=0.8, edgecolor="white", linewidth=0.5, **look
+            x0, y1 - y0, width=x1 - x0, bottom=y0, align="edge", edgecolor="white", linewidth=0.5, **look
         )
     elif len(series.edges):
         edges = np.asarray(series.edges, dtype=float)
-        axes.bar(edges[:-1], series.y, width=np.diff(edges), align="edge", alpha=0.8, **look)
+        axes.bar(edges[:-1], series.y, width=np.diff(edges), align="edge", **look)
     else:
-        axes.bar(np.arange(len(series.y)) + 0.5, series.y, width=0.7, alpha=0.8, **look)
+        axes.bar(np.arange(len(series.y)) + 0.5, series.y, width=0.7, **look)
 
 
 def _draw_table(table: Table, axes: Axes) -> None:

@@ -41,7 +41,7 @@
   }
   function swatch(series, parent) {
     const svg = draw("svg", { viewBox: "0 0 26 12", "aria-hidden": "true" }, parent);
-    if (series.kind === "bars" || series.kind === "boxes") draw("rect", { x: 5, y: 1, width: 16, height: 10, fill: ink(series.style), "fill-opacity": 0.8 }, svg);
+    if (series.kind === "bars" || series.kind === "boxes") draw("rect", { x: 5, y: 1, width: 16, height: 10, fill: ink(series.style) }, svg);
     else if (series.kind === "points") mark(svg, series.style, 13, 6, 4.5);
     else draw("line", { x1: series.along === "x" ? 13 : 1, x2: series.along === "x" ? 13 : 25, y1: series.along === "x" ? 0 : 6,
       y2: series.along === "x" ? 12 : 6, stroke: ink(series.style), "stroke-width": series.faint ? 1.3 : 2.4,
@@ -102,7 +102,7 @@
         const a = s.edges.length ? X(s.edges[i]) : X(i + 0.15), b = s.edges.length ? X(s.edges[i + 1]) : X(i + 0.85), y = Y(v);
         if (!isFinite(y)) return;
         draw("rect", { x: a, y: Math.min(y, ground), width: Math.max(0.5, b - a - (s.edges.length ? 0.6 : 0)), height: Math.abs(ground - y), fill: ink(s.style),
-          "fill-opacity": s.highlight === null || s.highlight === i ? 0.8 : 0.35, stroke: ink(s.style), "stroke-width": s.edges.length ? 0 : 1.2 }, inside);
+          "fill-opacity": s.highlight === null || s.highlight === i ? 1 : 0.35, stroke: ink(s.style), "stroke-width": s.edges.length ? 0.5 : 1.2 }, inside);
         hits.push({ a: a, b: b, x: (a + b) / 2, y: y, s: s, vx: s.edges.length ? [s.edges[i], s.edges[i + 1]] : panel.x.ticks[i][1], vy: v });
       });
       else if (s.kind === "rules") s.values.forEach((v) => {
