@@ -133,8 +133,11 @@ sizes = (1, 4, 16, 64, 256)
 found = {block_size: waste_of_blocks(block_size) for block_size in sizes}
 for block_size, share in found.items():
     print(f"blocks of {block_size:3}: {share:6.1%} wasted")
-for way in ("oracle", "longest text"):
-    print(f"reserving, {way:12}: {usage.waste(requests, way, longest=longest):6.1%} wasted")
+reserving = {way: usage.waste(requests, way, longest=longest) for way in ("oracle", "longest text")}
+for way, share in reserving.items():
+    print(f"reserving, {way:12}: {share:6.1%} wasted")
+print(f"longest text reserved: {reserving['longest text']:.2f}; you predicted {waste_when_reserving}")
+print(f"blocks of 16: {found[16]:.2f}; you predicted {waste_with_blocks}")
 
 # %% id="waste_plot" mystnb={"image": {"alt": "Wasted share of the memory against the size of blocks, rising."}}
 _ = figures.plot(
@@ -324,6 +327,7 @@ for step in range(20):
 alone = answers * -(-(prompt_length + 20) // block_size)
 print(f"blocks in use, step by step: {in_use}")
 print(f"without sharing: {alone}; copies made: {copies}; saved: {1 - in_use[-1] / alone:.0%}")
+print(f"four answers: {in_use[-1]} blocks; you predicted {blocks_of_four_answers}")
 
 # %% [markdown] id="samples_question"
 # Four answers, three copies. Why not four?
@@ -441,7 +445,7 @@ def continuous():
     while (left > 0).any():
         here = np.flatnonzero((arrival <= now) & (left > 0))[:places]
         now += 1
-        tokens = np.asarray(plan(missing[here], decoding[here], budget))
+        tokens = np.asarray(plan(missing[here], decoding[here], budget), dtype=int)
         missing[here] -= tokens
         for i in here[(missing[here] == 0) & (tokens > 0)]:  # its logits give one more token
             left[i] -= 1
@@ -471,7 +475,8 @@ for name, waited in (("static", static()), ("continuous", continuous())):
 #
 # The library's block manager does all of this at once, and its invariants can be checked. One pool with room for
 # 16,384 tokens, everybody waits from the start. How many requests run at once? If no block is free, the latest request
-# steps back: it gives all of its blocks back and is read again later.
+# steps back: it gives all of its blocks back and waits **in front of** those that have not begun, to be read again.
+# At the end of the queue it could be overtaken for ever.
 
 # %% id="fits"
 results = {way: usage.serve(requests, way, 16_384, longest=longest) for way in ("longest text", "oracle", "blocks")}

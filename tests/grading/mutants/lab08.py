@@ -381,6 +381,15 @@ def two_passes(missing, decoding, budget):
 
 
 @mutants.right("plan_step")
+def as_a_list(missing, decoding, budget):
+    plan = [0] * len(missing)
+    for i in sorted(range(len(missing)), key=lambda i: not decoding[i]):
+        plan[i] = min(int(missing[i]), budget)
+        budget -= plan[i]
+    return plan
+
+
+@mutants.right("plan_step")
 def with_cumulated_sums(missing, decoding, budget):
     first = np.where(decoding, 1, 0)
     first = np.clip(budget - (np.cumsum(first) - first), 0, first)
