@@ -16,8 +16,7 @@ FONT_FOLDER = "vendor/fontawesome/webfonts"
 # Icons that the theme's own scripts add when they run.
 ADDED_LATER = ("xmark", "check", "copy")
 # The place of an icon does not change when its font is there.
-PLACES = """:is(.article-header-buttons, .search-button__button) > :is(.fas, .fab, .fa-solid, .fa-brands),
-.article-header-buttons .btn > :is(.fas, .fab, .fa-solid, .btn__icon-container > i) { width: 1em; text-align: center; }
+PLACES = """.article-header-buttons :is(i, .fa-solid), .search-button__button i { width: 1em; text-align: center; }
 """
 FONTS = {
     "fa-solid-900": ("Font Awesome 6 Free", 900),
