@@ -41,7 +41,7 @@ watch: setup ## build, serve, and build again whenever a page changes (PORT=8000
 	@$(PY) tools/build_book.py --watch --port $(PORT)
 
 lab: setup ## open the labs in JupyterLab
-	@cd labs && $(VENV)/bin/jupyter lab
+	@cd labs && $(VENV)/bin/jupyter lab --LabApp.news_url="" --LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate
 
 api: setup ## serve a model of the book to OpenAI clients on this machine (MODEL=target API_PORT=8001)
 	@$(PY) -m edgeinfer.memory.serving --model "$(or $(MODEL),target)" --port $(or $(API_PORT),8001)
