@@ -186,3 +186,26 @@ def test_no_entry_stands_twice_and_every_reason_and_form_belongs_to_one():
     assert len(names) == len(set(names))
     assert {*FRONT["glossary_forms"], *FRONT["glossary_unlinked"]} - set(names) == set()
     assert all(reason.strip() for reason in FRONT["glossary_unlinked"].values())
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("width", [1280, 390])
+def test_a_meaning_shows_with_the_keyboard_stays_inside_the_page_and_goes_with_escape(browser, address, width):
+    context = browser.new_context(viewport={"width": width, "height": 800})
+    page = context.new_page()
+    page.goto(f"{address}/book/foundations/prefill_decode.html", wait_until="load")
+    page.wait_for_function("() => document.querySelector('a.glossary-term[aria-describedby]')")
+    links = page.locator("a.glossary-term")
+    assert links.count() > 3
+    for number in range(links.count()):
+        links.nth(number).scroll_into_view_if_needed()
+        links.nth(number).focus()
+        tip = page.locator(f"[id='{links.nth(number).get_attribute('aria-describedby')}']")
+        if tip.is_visible():  # a page that still scrolls hides it again
+            box = tip.bounding_box()
+            assert box["x"] >= 0 and box["x"] + box["width"] <= width and len(tip.inner_text()) > 20
+    links.first.focus()
+    page.wait_for_function("() => document.querySelectorAll('.glossary-tip:not([hidden])').length <= 1")
+    page.keyboard.press("Escape")
+    assert page.locator(".glossary-tip:visible").count() == 0
+    context.close()
