@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 PICTURE = "max-width:720px;width:100%;height:auto;background:#fff"
 
 
+STILL = "<p><small>A picture of the first state; the controls are there where the notebook runs.</small></p>"
+
+
 class LiveFigure:
     """Show it by making it the last expression of a cell.
 
@@ -90,9 +93,10 @@ class LiveFigure:
         return ipywidgets.VBox([*parts.values(), shown])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        bundle: dict[str, Any] = {"text/plain": repr(self)}
+        # The picture stands beside the controls: for the book's pages and other readers that run no widgets.
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.render() + STILL}
         if os.environ.get("EDGEINFER_STRICT") == "1":  # nobody is there to move anything
-            return bundle | {"text/html": self.render()}
+            return bundle
         found = self.widget()._repr_mimebundle_()
         return bundle | (found if isinstance(found, dict) else found[0])
 

@@ -86,9 +86,7 @@ def _draw_series(axes: Axes, series: Series, chart: Chart) -> None:
             line(value, color=look["color"], label=label, linewidth=1.2, linestyle="--" if series.dashed else "-")
     elif isinstance(series, Boxes):
         x0, x1, y0, y1 = (np.asarray(v, dtype=float) for v in (series.x0, series.x1, series.y0, series.y1))
-        axes.bar(
-            x0, y1 - y0, width=x1 - x0, bottom=y0, align="edge", edgecolor="white", linewidth=0.5, **look
-        )
+        axes.bar(x0, y1 - y0, width=x1 - x0, bottom=y0, align="edge", edgecolor="white", linewidth=0.5, **look)
     elif len(series.edges):
         edges = np.asarray(series.edges, dtype=float)
         axes.bar(edges[:-1], series.y, width=np.diff(edges), align="edge", **look)

@@ -90,6 +90,9 @@ class SectionTables:
             for section in sections
         }
         self.titles = {section: SECTIONS[section] for section in sections}
+        # Where everything is taught, a column that says so in every row says nothing.
+        done = all(entry["status"] == "taught" for rows in self.rows.values() for entry in rows)
+        self.columns = COLUMNS[:-1] if done else COLUMNS
 
     def _row(self, entry: dict[str, Any]) -> str:
         name = escape(entry["short"])
@@ -99,11 +102,11 @@ class SectionTables:
         return (
             f'<tr><th scope="row">{name}</th><td>{escape(first)}</td>'
             f'<td data-label="Eases">{escape(", ".join(entry["bottleneck"]))}</td>'
-            f'<td data-label="Status">{escape(entry["status"])}</td></tr>'
+            + (f'<td data-label="Status">{escape(entry["status"])}</td></tr>' if self.columns == COLUMNS else "</tr>")
         )
 
     def _repr_html_(self) -> str:
-        head = "".join(f'<th role="columnheader" scope="col">{column}</th>' for column in COLUMNS)
+        head = "".join(f'<th role="columnheader" scope="col">{column}</th>' for column in self.columns)
         return STYLE + "".join(
             f'<table class="table st-table"><caption>{section}: {escape(self.titles[section])} '
             f"({len(rows)} systems)</caption><thead><tr>{head}</tr></thead>"
