@@ -1,7 +1,8 @@
 """Offloading: what lies on which tier, what that costs, and running it.
 
 `policy` is the cost model (numbers only), `search` finds its optimum, `tiers` obeys a policy, `limited` measures and
-runs under a real memory limit; `readers` divides one read; `elastic` and `shards` choose fidelities for a time budget.
+runs under a real memory limit; `readers` divides one read; `elastic` and `shards` choose fidelities for
+a time budget; `elastic_plan`, `elastic_file`, `elastic_pipeline` and `elastic_run` obey that from a file.
 """
 
 from edgeinfer.memory.offload.elastic import Budget, exhaustive, plan

@@ -104,6 +104,8 @@ def texts(model: Decoder, name: str, path: str | None = None) -> tuple[Tensor, T
                 f"this checkpoint has {model.config.vocab_size} tokens and the book's text needs more; give a text file"
             )
     else:
+        if not Path(path).is_file():
+            raise FileNotFoundError(f"there is no text {path}; give a file in UTF-8")
         ids = torch.tensor(models.load_tokenizer(name).encode(Path(path).read_text(encoding="utf-8")).ids)
         pair = ids[: len(ids) // 2], ids[len(ids) // 2 :]
     if min(len(part) for part in pair) <= WINDOW:
@@ -137,6 +139,13 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _fidelities(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(sorted({int(part) for part in text.split(",")}))
+    except ValueError:
+        raise ValueError(f"fidelities are whole numbers with commas between, such as 2,3,4,8; came {text!r}") from None
+
+
 def _report(options: argparse.Namespace, folder: str) -> None:
     if not (options.latency > 0 and options.prompt > 0 and options.margin >= 0 and options.flash >= 0):
         raise ValueError("latency and prompt must be positive, flash and margin not negative")
@@ -145,7 +154,7 @@ def _report(options: argparse.Namespace, folder: str) -> None:
     practice, judged = texts(model, options.model, options.text)
     path = Path(options.file or Path(folder) / "shards.bin")
     if not path.exists():
-        prepare(path, model, practice, tuple(int(b) for b in options.bits.split(",")), options.group_size)
+        prepare(path, model, practice, _fidelities(options.bits), options.group_size)
     with ShardFile(path) as file:
         prompt = judged[: options.prompt].view(1, -1)
         layer, head = layer_seconds(model, file, prompt)
@@ -177,8 +186,10 @@ def _lines(file: ShardFile, budget: Budget, chosen: Schedule, done: Way) -> list
     assert request is not None
     said = predict(file.sizes, chosen.kinds, chosen.held, budget, done.overlap)
     in_time = "in time" if request.seconds <= budget.latency else "TOO LATE"
+    bits = [str(file.bits[k]) for k in chosen.kinds]
+    spelled = f"{bits[0]} bits in all shards" if len(set(bits)) == 1 else f"bits {' '.join(bits)}"
     return [
-        f"bits {' '.join(str(file.bits[k]) for k in chosen.kinds)}; the first {chosen.held} shards are held ready",
+        f"{spelled}; {chosen.held} shards are held ready",
         f"{request.read_bytes / 1e6:.2f} MB read, {chosen.held_bytes / 1e6:.2f} MB held between requests, "
         f"at most {request.peak_bytes / 1e6:.2f} MB of shards at once",
         f"predicted {1e3 * said.finish:.0f} ms, measured {1e3 * request.seconds:.0f} ms: {in_time}; "
