@@ -105,12 +105,12 @@ alike = lab.fallback("head_similarity", head_similarity, lambda q, k: heads.head
 found = np.asarray(alike(queries, keys))
 best = found[np.triu_indices(len(found), 1)].max()
 print(f"most alike: cosine {best:.3f}; you predicted {largest_cosine}")
-print("borrowers   bytes saved   by similarity   by chance")
+print("borrowers  bytes saved  most alike  by chance")
 for borrowers in (1, 2, 4, 8):
     shared, drawn = model.clone(), model.clone()
     plan = heads.share_heads(shared, borrowers)
     heads.share_heads(drawn, borrowers, seed=seed)
-    print(f"{borrowers:9}   {plan.bytes_saved:11,}   {quality(shared):13.2f}   {quality(drawn):9.2f}")
+    print(f"{borrowers:9}  {plan.bytes_saved:11,}  {quality(shared):10.2f}  {quality(drawn):9.2f}")
 print(f"with 8 borrowers you predicted {perplexity_with_eight}")
 
 # %% [markdown] id="share_think"
@@ -151,7 +151,7 @@ common = lab.fallback("common_factor", common_factor, library_factor)
 linears = model.linears()
 names = [f"layers.{layer}.attention.q_proj" for layer in range(8)]
 stack = np.stack([linears[name].numpy() for name in names])
-print("rank   share of bytes   relative error   perplexity")
+print("rank  of the bytes  rel. error  perplexity")
 for rank in (32, 64, 128):
     close = np.asarray(common(stack, rank), np.float32)
     changed = model.clone()
@@ -159,7 +159,7 @@ for rank in (32, 64, 128):
         changed.set_weight(name, torch.from_numpy(np.ascontiguousarray(w)))
     share = (8 * 256 * rank + rank * 256) / stack.size
     error = np.linalg.norm(close - stack) / np.linalg.norm(stack)
-    print(f"{rank:4}   {share:14.0%}   {error:14.2f}   {quality(changed):10.2f}")
+    print(f"{rank:4}  {share:12.0%}  {error:10.2f}  {quality(changed):10.2f}")
 
 # %% [markdown] id="build_3"
 # ### Exercise 3: run it again while it is here
@@ -214,7 +214,8 @@ text = models.held_out_tokens("train")
 for name, order in (("once", [0, 1]), ("each twice in a row", [0, 0, 1, 1])):
     steps = {"default": 12, "full": 400}.get(size, 12)
     net, curve, end = blocks.train_small(blocks.small_config(64, 160, 2), order, text, tokens, steps, seed)
-    print(f"{name:20} {blocks.parameters_in_blocks(net):7,} weights, {steps} steps: loss {curve[0]:.2f} -> {end:.2f}")
+    print(f"{name:19} {blocks.parameters_in_blocks(net):,} weights")
+    print(f"{steps:4} steps: loss {curve[0]:.2f} -> {end:.2f}")
 
 # %% [markdown] id="play_text"
 # ### Play with it
@@ -290,7 +291,7 @@ def library_derive(tiles, sources):
 derive = lab.fallback("derive_tiles", derive_tiles, library_derive)
 
 weight = linears["layers.3.mlp.up_proj"].numpy()
-print("tile    sources   bytes   multiplications   error, drawn sources   error, k-means")
+print("tile    bytes  multipl.  error, drawn  k-means")
 for tile in ((1, 4), (1, 8), (2, 4), (4, 4)):
     rows = submatrix.tiles_of(weight, tile).reshape(-1, tile[0] * tile[1])
     drawn = rows[rng.choice(len(rows), 64, replace=False)]
@@ -299,7 +300,7 @@ for tile in ((1, 4), (1, 8), (2, 4), (4, 4)):
     made = submatrix.partition(weight, tile, 64, seed=seed)
     fine = np.linalg.norm(made.dense() - weight) / np.linalg.norm(weight)
     share, work = made.nbytes / (2 * weight.size), made.multiplications / weight.size
-    print(f"{tile!s:8}{64:7}   {share:5.0%}   {work:15.0%}   {rough:20.2f}   {fine:14.2f}")
+    print(f"{tile!s:6}  {share:5.0%}  {work:8.0%}  {rough:12.2f}  {fine:7.2f}")
 print(f"for 1 x 4 you predicted {error_of_tiles}")
 
 # %% [markdown] id="explain_task"

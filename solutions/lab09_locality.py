@@ -187,14 +187,14 @@ lab.check("neurons_to_load", neurons_to_load)
 # %% id="window_sizes"
 to_load = lab.fallback("neurons_to_load", neurons_to_load, steps.neurons_to_load)
 
-print("window   read per token   share of what is used   held in memory")
+print("window  read for a token  of those used  held")
 for window in (0, 1, 2, 4, 8, 16):
     read = sum(to_load(fired, window)[warm:].sum() for fired in activity) / counted
     held = np.mean(
         [fired[t - window : t].any(0).mean() if window else 0 for fired in activity for t in range(warm, tokens)]
     )
     mine = f"   you predicted {share_still_read}" if window == 4 else ""
-    print(f"{window:6}   {read:14.0f}   {read / used:21.0%}   {held:14.0%}{mine}")
+    print(f"{window:6}  {read:16.0f}  {read / used:13.0%}  {held:4.0%}{mine}")
 
 # %% [markdown] id="window_think"
 # The window trades memory for reads. Where would you stop if the whole model must run in half of its size?
@@ -320,15 +320,15 @@ def read_text(title, window, gap, count=16):
         return file.requests / count, file.bytes_read / count / 2**20
 
 
-print("order          window  gap   requests   MiB per token")
+print("order          window  gap  requests  MiB")
 results = {}
 for window in (0, 4):
     for title in orders:
         for gap in (0, 2):
             results[title, window, gap] = requests, moved = read_text(title, window, gap)
-            print(f"{title:14} {window:6} {gap:4}   {requests:8.0f}   {moved:8.2f}")
+            print(f"{title:14} {window:6} {gap:4}  {requests:8.0f}  {moved:4.2f}")
 whole = layers * neurons * BUNDLE / 2**20
-print(f"everything              -      {layers:8}   {whole:8.2f}")
+print(f"everything              -   {layers:8}  {whole:4.2f}")
 gain = results["as trained", 0, 0][0] / results["your path", 0, 0][0]
 print(f"your path alone: {gain:.2f} times fewer requests; you predicted {times_fewer_reads}")
 

@@ -147,9 +147,9 @@ for name, layers in {"trained gates": trained, "random gates": untrained, "drawn
     for rule, count_hits in (("LRU", count_lru), ("best possible", count_best)):
         uses_in_all = sum(map(len, layers))
         share[name, rule] = [sum(count_hits(layer, n) for layer in layers) / uses_in_all for n in sizes]
-print(f"{'experts kept':32}" + "".join(f"{n:>8}" for n in sizes))
+print(f"{'experts kept':16}" + "".join(f"{n:>6}" for n in sizes))
 for (name, rule), values in share.items():
-    print(f"{name + ', ' + rule:32}" + "".join(f"{v:8.0%}" for v in values))
+    print(f"{name}, {rule}\n{'':16}" + "".join(f"{v:6.0%}" for v in values))
 print(f"you predicted {share_found} and {share_found_random_gates} for 4 kept")
 
 # %% [markdown] id="play_text"
@@ -191,7 +191,7 @@ figures.LiveFigure(
 # %% id="favourites"
 for name, layers in {"trained gates": trained, "random gates": untrained}.items():
     counts = np.array([np.sort(np.bincount(layer, minlength=8))[::-1] / len(layer) for layer in layers]).mean(0)
-    print(f"{name:16} share of uses, from the favourite down: " + " ".join(f"{c:5.1%}" for c in counts))
+    print(f"{name}: share of uses, from the favourite down\n   " + " ".join(f"{c:4.0%}" for c in counts))
 
 # %% [markdown] id="guess_text"
 # Guessing: the next layer's gate is shown the present hidden state. How many of the experts used there does it name?
@@ -199,7 +199,7 @@ for name, layers in {"trained gates": trained, "random gates": untrained}.items(
 # %% id="guess"
 for guesses in (1, 2, 3, 4):
     named = np.mean(experts.speculation_recall(moe, gate_inputs, guesses))
-    print(f"{guesses} guessed: {named:.0%} of the experts used are among them (by chance {guesses / 8:.0%})")
+    print(f"{guesses} guessed: {named:.0%} of the experts used (by chance {guesses / 8:.0%})")
 
 # %% [markdown] id="build_3"
 # ### Exercise 3: when does a transfer disappear?
@@ -242,11 +242,12 @@ def library_end(compute, load, ahead):
 
 
 last_end = lab.fallback("end_of_blocks", end_of_blocks, library_end)
-print("transfer / block    on demand    a block early    gain   (modelled, 8 blocks)")
+print("modelled, 8 blocks")
+print("transfer / block  on demand  early  gain")
 for ratio in (0.25, 0.5, 1.0, 2.0, 4.0):
     compute, load = np.ones(8), np.full(8, ratio)
     late, early = last_end(compute, load, False), last_end(compute, load, True)
-    print(f"{ratio:16g} {late:12.2f} {early:16.2f} {late / early:7.2f}")
+    print(f"{ratio:16g}  {late:9.2f}  {early:5.2f}  {late / early:4.2f}")
 print(f"six blocks of 2 ms, transfers of 1 ms: {last_end(np.full(6, 2.0), np.full(6, 1.0), True):g} ms "
       f"(you predicted {milliseconds})")
 
