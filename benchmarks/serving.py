@@ -81,12 +81,13 @@ def comparison(runs: dict[str, list[float]], baseline: str = "static batching") 
 
 
 def other_traces(model: models.Decoder, dtype: torch.dtype, text: list[int], requests: int) -> list[str]:
-    """How throughput and latency compare on traces of other shapes, one run of each."""
+    """How throughput and latency compare on traces of other shapes, one run of each, in processor time."""
     lines = []
     for name, how in OTHERS.items():
         trace = make_trace(**{"seed": 1, "requests": requests, "rate": float("inf")} | how)
         prompts = cut_prompts(trace, text)
-        static, continuous = (replay(s, trace, prompts) for s in schedulers(model, dtype).values())
+        both = schedulers(model, dtype).values()
+        static, continuous = (replay(s, trace, prompts, clock=time.thread_time) for s in both)
         throughput, latency = continuous.throughput / static.throughput, continuous.latency / static.latency
         lines.append(f"{name}: {throughput:.2f} and {latency:.2f}")
     return lines
@@ -167,7 +168,10 @@ def main() -> None:
     comparisons |= {title: comparison(runs, "each reads its own") for title, runs in tables.items()}
     counted.append(said)
     others = "; ".join(other_traces(model, dtype, text, options.requests))
-    counted.append(f"Other traces, all at once, throughput and median latency over those of static batching: {others}.")
+    counted.append(
+        "Other traces, all at once, throughput and median latency over those of static batching, one run of each in "
+        f"processor time: {others}."
+    )
     for title, table in comparisons.items():
         print(f"\n{title}\n{Comparison.from_json(json.dumps(table)).table()}")
     content = {

@@ -97,6 +97,19 @@ def test_shared_blocks_are_not_counted_twice_when_a_request_joins():
     assert engine.last_step.held == 7 and not engine.preemptions
 
 
+@pytest.mark.parametrize("how", ["recompute", "swap"])
+def test_somebody_steps_back_when_there_is_no_block_for_a_copy(how):
+    runner = HashRunner(4)
+    engine = Engine(runner, 3, 12, how)
+    prompts = {"old": (1, 2, 3, 4), "one": BEGIN[:6], "two": BEGIN[:6]}
+    for name, prompt in prompts.items():
+        ask(engine, name, prompt, 5)
+    assert len(engine.step()) == 3
+    assert runner.free_blocks == 1  # "old" needs it for its next token, and so does the copy of the shared last block
+    assert run(engine)[0] == {name: answer(prompt, 5)[1:] for name, prompt in prompts.items()}
+    assert engine.preemptions > 0
+
+
 def test_a_request_that_was_cancelled_half_read_leaves_only_what_was_computed():
     runner = HashRunner(40)
     engine = Engine(runner, max_batch=2, token_budget=6)
