@@ -89,12 +89,13 @@ def systems_of(catalogue: Path) -> Iterator[dict[str, str]]:
         page = entry["chapter"]["page"].removesuffix(".md") if taught else "book/atlas"
         anchor = entry["chapter"]["anchor"] if taught else f"atlas-{entry['id']}"
         eases = ", ".join(entry["bottleneck"])
+        claim = (entry.get("claim") or {}).get("text") or ""
         yield {
             "kind": "System",
             "url": f"{page}.html#{anchor}",
             "page": f"{entry['title']}" if entry["title"] != entry["short"] else "",
             "title": entry["short"],
-            "text": " ".join(f"{entry['idea']} Eases: {eases}. Hardware: {entry['hardware']}.".split())
+            "text": " ".join(f"{entry['idea']} {claim} Eases: {eases}. Hardware: {entry['hardware']}.".split())
             + ("" if taught else " Planned: in the Atlas, not taught yet."),
             "atlas": f"book/atlas.html#atlas-{entry['id']}" if taught else "",
         }

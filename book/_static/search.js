@@ -47,7 +47,7 @@
     var wantsSystem = ABOUT_SYSTEMS.test(question);
     var number = (words.join(" ").match(/\blab (\d+)\b/) || [])[1];
     var options = {
-      boost: { title: 5, page: 2.5, text: 1, code: 0.2 },
+      boost: { title: wantsSystem ? 1.5 : 5, page: wantsSystem ? 1 : 2.5, text: 1, code: 0.2 },
       prefix: function (term) { return term.length > 3; },
       fuzzy: function (term) { return term.length > 5 ? 0.2 : false; },
       weights: { prefix: 0.4, fuzzy: 0.2 },
@@ -87,7 +87,9 @@
       var before = score.get(entry.id) || 0;
       // The name of a thing, and nothing else, is the thing itself: "what is LUT-GEMM", "paged attention".
       if (name === joined || isForm) score.set(entry.id, before * 2 + 40);
-      else if (entry.kind === "System" && name.length > 2 && words.indexOf(name) >= 0) score.set(entry.id, before * 1.5 + 15);
+      else if (entry.kind === "System" && ((name.length > 2 && words.indexOf(name) >= 0) || (joined.length > 4 && name.indexOf(joined) >= 0))) {
+        score.set(entry.id, before * 1.5 + 15);
+      }
       if (number && new RegExp("^labs/lab0?" + number + "_\\w*\\.html$").test(entry.url)) score.set(entry.id, before + 200);
     });
     var seen = {};

@@ -35,6 +35,11 @@ QUESTIONS = {
     "pdf": "book/foundations/using_the_labs.html",
     "flexgen": "book/vc_memory/offloading.html#sys-flexgen",
     "exam": "book/instructors/",
+    "which systems store KV on flash": "book/va_kernels/on_real_chips.html#sys-mnn-llm",
+    "KV on disk": "book/vc_memory/experts_and_contexts.html",
+    "how do I quantize a model": "book/va_kernels/",
+    "paper about paged attention": "book/vc_memory/paged_kv.html",
+    "take the book offline": "book/foundations/using_the_labs.html",
 }
 
 
