@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.figures.charts import number_text
 from edgeinfer.measure.comparison import FORMAT as COMPARISON
 from edgeinfer.measure.comparison import Comparison
 
@@ -124,13 +125,14 @@ def _section(path: Path) -> Section:
 def in_short(result: Comparison) -> str:
     """Returns the line above a table: the fastest contender, and the fastest one of the other side."""
     rows = sorted(result.rows(), key=lambda row: row.seconds)
+    ours = {row.name: row.name.startswith(("this book", "edgeinfer")) for row in rows}
     best = rows[0]
-    other = next((row for row in rows if row.name.startswith("this book") != best.name.startswith("this book")), None)
-    told = [f"fastest: {best.name}, {best.ratio:.2f} times {result.baseline}"]
-    if other is not None:
-        whose = "of others" if best.name.startswith("this book") else "of this book"
-        told.append(f"fastest {whose}: {other.name}, {other.ratio:.2f} times")
-    return "; ".join(told)
+    told = [f"Fastest: {best.name}, {number_text(best.ratio)} times as fast as {result.baseline}."]
+    other = next((row for row in rows if ours[row.name] != ours[best.name]), None)
+    if other is not None and other.name != result.baseline:
+        whose = "of others" if ours[best.name] else "of this book"
+        told.append(f"Fastest {whose}: {other.name}, {number_text(other.ratio)} times.")
+    return " ".join(told)
 
 
 def describe_machine(machine: dict[str, Any]) -> str:
