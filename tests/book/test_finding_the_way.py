@@ -103,3 +103,12 @@ def test_the_landing_page_has_a_figure_and_first_steps_before_its_first_heading(
     first = (ROOT / "book" / "intro.md").read_text(encoding="utf-8").split("\n## ")[0]
     words = re.sub(r"^```.*?^```|^---.*?^---|^:::.*$", "", first, flags=re.S | re.M).split()
     assert "SliderFigure(" in first and "first-steps" in first and len(words) < 160
+
+
+def test_a_lab_that_a_page_names_as_its_own_is_one_click_away():
+    named = {}
+    for page in [p for p in (ROOT / "book").glob("v*/*.md")]:
+        text = page.read_text(encoding="utf-8")
+        lines = re.findall(r"^\*\d+ minutes\..*Goes with .*$|^\| \{ref\}.*Lab \d+.*$", text, flags=re.M)
+        named[page.stem] = [line for line in lines if re.search(r"(?<!\[)Lab \d+", line)]
+    assert {page: lines for page, lines in named.items() if lines} == {}
