@@ -9,7 +9,7 @@ PORT ?= 8000
 export PATH := $(VENV)/bin:$(PATH)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-dev book serve page-speed zip pdf watch test lint labs labs-check labs-run lab api nbval grade mutation-score slides bench models lock release clean
+.PHONY: help setup setup-dev book serve page-speed zip pdf watch test check lint labs labs-check labs-run lab api nbval grade mutation-score slides bench models lock release clean
 
 help: ## list the commands
 	@echo "Large Models on Small Machines"
@@ -37,7 +37,7 @@ zip: setup ## pack the built book to be read without a network (_build/*.zip)
 pdf: setup-dev ## print the whole built book into one PDF with Chromium (_build/*.pdf)
 	@$(PY) tools/take_away.py pdf
 
-watch: setup ## build, serve, and build again whenever a page changes (PORT=8000)
+watch: setup ## build, serve, and show every saved change in the browser (PORT=8000)
 	@$(PY) tools/build_book.py --watch --port $(PORT)
 
 lab: setup ## open the labs in JupyterLab
@@ -52,7 +52,10 @@ test: setup-dev ## pass all tests: lint, types, import rules, library, evidence,
 lint: setup-dev ## style, types and import rules only
 	@$(PY) tools/run_tests.py --only lint
 
-nbval: setup-dev ## run every solution and every unsolved lab with nbval
+check: setup-dev ## one stage of the tests: make check ONLY=lint (or labs-check library evidence papermill book nbval pages)
+	@$(PY) tools/run_tests.py $(if $(ONLY),--only $(ONLY))
+
+nbval: setup-dev ## every solution and every unsolved lab, with nbval where nothing else has run them
 	@$(PY) tools/run_tests.py --only nbval
 
 labs: setup ## write solutions/*.ipynb and labs/*.ipynb from solutions/*.py

@@ -4,27 +4,62 @@
 """
 
 import contextlib
+import importlib
 import multiprocessing
 import os
+import pickle
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterable
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
 
 import build_book as book
 
-# Imported once, so that no build waits for them. None is the project's own: those may change while watching.
-HEAVY = (
-    "jupyter_book.cli.main", "jupyter_book.sphinx", "myst_nb.sphinx_", "sphinx_book_theme", "sphinx.builders.html",
-    "sphinx.search.en", "sphinxcontrib.bibtex", "sphinx_design", "sphinx_external_toc", "jupyter_cache", "nbclient",
-    "jupytext", "nbgrader.preprocessors", "fontTools.subset", "sphinx.domains.python", "sphinx.writers.html5",
-)  # fmt: skip
+# Imported before the first build; what else a build loads is learnt from its children (`loaded_since`).
+FIRST = ("jupyter_book.cli.main", "jupyter_book.sphinx", "myst_nb.sphinx_", "sphinx_book_theme", "sphinxcontrib.bibtex")
+OWN = ("lib", "book", "tools", "solutions", "tests")  # may change while watching: each build loads these anew
 
 
-def run_child(kind: str, arguments: list[str], out: int, again: list[str]) -> None:
+def loaded_since(before: set[str]) -> list[str]:
+    """Names of the modules that this process has loaded since, but for the project's own."""
+    own = tuple(f"{book.ROOT / folder}{os.sep}" for folder in OWN)
+    found = {name: getattr(module, "__file__", None) for name, module in list(sys.modules.items())}
+    return [name for name, file in found.items() if name not in before and file and not file.startswith(own)]
+
+
+def remember_bibliography(memory: Path) -> None:
+    """Formatted entries of the bibliography, a third of a short build, are kept until an entry changes."""
+    from pybtex.style.formatting import BaseStyle
+
+    known: dict[str, Any] = {}
+    with contextlib.suppress(Exception):  # not there yet, or written by another version
+        known = pickle.loads(memory.read_bytes())  # noqa: S301 - written below, beside Sphinx's own pickles
+    size, format_entry = len(known), BaseStyle.format_entry
+
+    def remembered(self: Any, label: str, entry: Any, bib_data: Any = None) -> Any:
+        key = f"{type(self).__name__} {label} {entry!r}"
+        if key not in known:
+            known[key] = format_entry(self, label, entry, bib_data)
+        return known[key]
+
+    def keep() -> None:
+        if len(known) != size:
+            memory.write_bytes(pickle.dumps(known))
+
+    BaseStyle.format_entry = remembered
+    at_end.append(keep)
+
+
+at_end: list[Callable[[], None]] = []
+
+
+def run_child(kind: str, arguments: list[str], out: int, again: list[str], learnt: int) -> None:
     """In the forked child: one build or one `make labs`, its words into the pipe `out`; never returns."""
-    code = 1
+    code, before = 1, set(sys.modules)
     try:
         os.dup2(out, 1)
         os.dup2(out, 2)
@@ -39,6 +74,7 @@ def run_child(kind: str, arguments: list[str], out: int, again: list[str]) -> No
         else:
             from jupyter_book.cli.main import main
 
+            remember_bibliography(book.STAGE / "bibliography.pickle")
             sys.argv = ["jupyter-book", *arguments]
             main(standalone_mode=False)
             code = 0
@@ -50,32 +86,42 @@ def run_child(kind: str, arguments: list[str], out: int, again: list[str]) -> No
         with contextlib.suppress(Exception):
             sys.stdout.flush()
             sys.stderr.flush()
+            for step in at_end:
+                step()
+            os.write(learnt, "\n".join(loaded_since(before)).encode())
         os._exit(code)
 
 
 def nursery(orders: Connection, out: int, parent_end: Connection) -> None:
     """In a process without threads: loads what builds need, then forks one child per order."""
-    import importlib
-
     parent_end.close()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ.update(book.environment())
-    for name in HEAVY:
-        with contextlib.suppress(ImportError):
-            importlib.import_module(name)
+    load(FIRST)
     while True:
         try:
             kind, arguments, again = orders.recv()
         except (EOFError, OSError):
             os._exit(0)
+        reading, writing = os.pipe()
         child = os.fork()
         if child == 0:
             orders.close()
-            run_child(kind, arguments, out, again)
+            os.close(reading)
+            run_child(kind, arguments, out, again, writing)
+        os.close(writing)
         with contextlib.suppress(BrokenPipeError):
             orders.send(child)
-            status = os.waitpid(child, 0)[1]
-            orders.send(os.waitstatus_to_exitcode(status))
+            with os.fdopen(reading, encoding="utf-8", errors="replace") as names:
+                learnt = names.read().split()
+            orders.send(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+            load(learnt)
+
+
+def load(names: Iterable[str]) -> None:
+    for name in names:
+        with contextlib.suppress(Exception):  # what cannot be loaded early is loaded by the build itself
+            importlib.import_module(name)
 
 
 class Nursery:

@@ -8,6 +8,18 @@ import pytest
 from .site_tools import SITE, find_chromium, load_tool
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """With several processes: the tests of one opened page stay in one of them, and so do those of any other file."""
+    for item in items:
+        file = item.path.name
+        if item.path.parent == Path(__file__).parent:
+            called = getattr(item, "callspec", None)
+            opened = next((name for name in ("opened", "loaded") if called and name in called.params), None)
+            page = "-".join(map(str, called.params[opened])) if opened else ""
+            item.add_marker(pytest.mark.xdist_group(f"{file}-{page}"))
+
+
 @pytest.fixture(scope="session")
 def site() -> Path:
     if not (SITE / "index.html").is_file():

@@ -146,6 +146,20 @@ def test_quick_saves_end_with_the_last_one(watched):
     watched.shows("text", "Save number 4.")
 
 
+def test_the_page_in_a_browser_reloads_and_shows_what_was_saved(watched, browser):
+    page = browser.new_page()
+    page.goto(f"{watched.address}/book/text.html", wait_until="commit")
+    page.wait_for_function("document.body && document.body.innerText.includes('Save number 4.')", timeout=60_000)
+    page.wait_for_request("**/built.json")  # it knows what it shows now
+    saved = time.monotonic()
+    watched.replace("book/text.md", "Save number 4.", "Save number 5.")
+    page.wait_for_function("document.body.innerText.includes('Save number 5.')", timeout=PATIENCE * 1000)
+    print(f"watch: reloaded in the browser after {time.monotonic() - saved:.1f} s")
+    page.close()
+    watched.replace("book/text.md", "Save number 5.", "Save number 4.")
+    watched.shows("text", "Save number 4.")
+
+
 def test_a_changed_cell_runs_its_page_only(watched):
     watched.replace("book/cells.md", '"the answer is"', '"it is still"')
     watched.shows("cells", "it is still 42")

@@ -29,6 +29,22 @@ def test_solution_passes_with_parameters_and_leaves_a_report_and_a_summary(built
     assert "lab99_sample" in (tmp_path / "index.html").read_text()
 
 
+def test_only_a_strict_run_of_this_notebook_and_library_counts_as_one(built, tmp_path, monkeypatch):
+    assert not runs.has_passed(built.solution, tmp_path)
+    entry = {"lab": built.solution.stem, "problem": "", "parameters": {}, "made_of": runs.made_of(built.solution)}
+    for changed, counts in (
+        ({}, True),
+        ({"problem": "cell 3: AssertionError"}, False),
+        ({"parameters": {"seed": 3}}, False),
+        ({"made_of": "another notebook, another library"}, False),
+    ):
+        (tmp_path / "summary.json").write_text(json.dumps([{**entry, **changed}]))
+        assert runs.has_passed(built.solution, tmp_path) is counts
+    (tmp_path / "summary.json").write_text(json.dumps([entry]))
+    monkeypatch.setenv("EDGEINFER_SIMD", "something else")  # other kernels
+    assert not runs.has_passed(built.solution, tmp_path)
+
+
 def test_unknown_parameter_and_unknown_lab_are_refused_before_anything_runs(built, tmp_path, capsys):
     assert run(built, tmp_path / "out", "-p", "sede", "3") == 1
     assert "no parameter 'sede'; it has seed, size" in capsys.readouterr().err
