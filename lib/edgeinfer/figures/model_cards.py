@@ -65,8 +65,8 @@ def table(folder: Path | None = None, members: Iterable[str] = MEMBERS) -> str:
     """Returns the family as a Markdown table; members without files are named below it."""
     folder = folder or shipped_folder()
     lines = [
-        "| Model | Parameters | File | Layers | Width | Heads | Feed-forward |",
-        "| --- | ---: | ---: | ---: | ---: | ---: | --- |",
+        "| Model | Millions | File | Layers × width | Heads | Feed-forward |",
+        "| --- | ---: | ---: | ---: | ---: | --- |",
     ]
     missing = []
     for name in members:
@@ -75,10 +75,10 @@ def table(folder: Path | None = None, members: Iterable[str] = MEMBERS) -> str:
             continue
         d = describe(folder / name)
         lines.append(
-            f"| `{name}` | {number_text(d['parameters'] / 1e6)} | {d['megabytes']:.1f}\u00a0MB | {d['layers']} | "
+            f"| `{name}` | {number_text(d['parameters'] / 1e6)} | {d['megabytes']:.1f}\u00a0MB | {d['layers']} × "
             f"{d['width']} | {d['heads']} | {d['feed-forward']} |"
         )
-    lines += ["", "*Heads*: for queries / for keys and values. *Parameters*: in millions."]
+    lines += ["", "*Millions*: of parameters. *Heads*: for queries / for keys and values."]
     if missing:
         lines += [
             "",
