@@ -223,4 +223,4 @@ def setup(app: Any) -> dict[str, Any]:
     app.connect("env-updated", rewrite_when_changed)
     app.add_post_transform(LinkFirstUses)
     app.add_js_file("glossary.js", loading_method="defer")
-    return {"version": "1", "env_version": 1, "parallel_read_safe": True, "parallel_write_safe": True}
+    return {"version": "1", "env_version": 2, "parallel_read_safe": True, "parallel_write_safe": True}
