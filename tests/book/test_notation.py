@@ -72,3 +72,9 @@ def test_no_row_belongs_to_a_page_that_does_not_use_its_letters():
         labels[re.search(r"^\(([\w-]+)\)=$", text, flags=re.M).group(1)] = text
     unused = {label: mine - set().union(*map(letters, formulas(labels[label]))) for label, mine in own.items()}
     assert {label: found for label, found in unused.items() if found - {"T", "M", "N", "K"}} == {}
+
+
+def test_the_names_in_code_are_those_of_the_library():
+    shapes = (ROOT / "book" / "notation.md").read_text(encoding="utf-8").split("## Shapes")[1].split("\n## ")[0]
+    code = "\n".join(p.read_text(encoding="utf-8") for p in (ROOT / "lib" / "edgeinfer").rglob("*.py"))
+    assert [name for name in re.findall(r"`(\w+)`", shapes) if not re.search(rf"\b{name}\b", code)] == []
