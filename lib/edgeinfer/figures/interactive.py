@@ -143,7 +143,10 @@ class SliderFigure:
 
     def _fallback(self) -> tuple[str, str]:
         """Returns the source of a picture of the default state, and its text alternative."""
-        return _data_uri(svg_text(self.static(), text_as="none")), self.frame().text
+        from edgeinfer.figures.paper import draw_frame
+
+        # The page shows the title itself.
+        return _data_uri(svg_text(draw_frame(self.frame()), text_as="none")), self.frame().text
 
     def data(self) -> dict[str, Any]:
         """Returns everything the page needs as plain JSON values; equal parts of different states are stored once."""

@@ -52,8 +52,10 @@ def draw_chart(chart: Chart, axes: Axes) -> None:
     axes.grid(chart.x.scale != "category", axis="x")
     for series in chart.series:
         _draw_series(axes, series, chart)
-    if any(series.label for series in chart.series):
-        axes.legend()
+    named = sum(bool(series.label) for series in chart.series)
+    if named:
+        # Below the axes, where nothing is drawn.
+        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.6 / (chart.height / 100)), ncols=min(3, named))
     if chart.title:
         axes.set_title(chart.title)
 
