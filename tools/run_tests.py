@@ -79,7 +79,11 @@ def run_stage(name: str) -> list[str]:
                 sys.stdout.buffer.write(piece)
                 sys.stdout.flush()
                 *lines, rest = (rest + piece).split(b"\n")
-                failed += [f[1].decode() for line in lines if (f := re.match(rb"(?:FAILED|ERROR) (tests/\S+)", line))]
+                failed += [
+                    f[1].decode().split("@")[0]
+                    for line in lines
+                    if (f := re.match(rb"(?:FAILED|ERROR) (tests/\S+)", line))
+                ]
         except KeyboardInterrupt:
             process.wait()
             raise
