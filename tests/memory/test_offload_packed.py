@@ -143,6 +143,18 @@ def test_what_does_not_belong_together_is_said(model, folder, tmp_path):
         TieredWeights(tmp_path / "other.safetensors", (1, 0, 0))
 
 
+def test_a_broken_model_folder_is_said(folder, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"there is no model in .*; write one with write_model"):
+        open_skeleton(tmp_path)
+    for name in ("shape.json", "resident.safetensors"):
+        (tmp_path / name).write_bytes((folder / name).read_bytes()[:-5])
+        with pytest.raises(ValueError, match=r"write the model again with write_model"):
+            open_skeleton(tmp_path)
+        (tmp_path / name).write_bytes((folder / name).read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"there is no slow tier x, or it is empty; make it"):
+        SlowTier(tmp_path / "x")
+
+
 def test_a_full_disk_leaves_no_half_file(model, tmp_path, monkeypatch):
     def full(number):
         raise OSError(errno.ENOSPC, "No space left on device")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,10 @@ def flexgen() -> Evidence:
     sizes = (1, 4, 16), (1, 4)
     best = search(machine, work, *sizes)
     on_grid = [cost(machine, work, p).tokens_per_second for p in on_a_grid(machine, work, *sizes, steps=10)]
-    start = time.perf_counter()
     whole = search(machine, work)
+    offered = replace(work, packed_layer_bytes=work.layer_bytes / 7, packed_kv_bytes=work.kv_bytes / 7)
+    start = time.perf_counter()
+    search(replace(machine, unpack_rate=1e10, cache_unpack_rate=4e9), offered)
     seconds = time.perf_counter() - start
     ahead, one_by_one = cost(machine, work, whole), cost(machine, work, whole, overlap=False)
     single = max(cost(machine, work, search(machine, work, (1,), (1,))).tokens_per_second, 1e-9)
@@ -78,7 +81,13 @@ def flexgen() -> Evidence:
                 "modelled",
                 f"{len(on_grid):,} policies that fit; at most 1, since the programme is not bound to the grid",
             ),
-            Result("time of the whole search", seconds, "s", "measured", "35 block sizes, two programmes each"),
+            Result(
+                "time of the whole search",
+                seconds,
+                "s",
+                "measured",
+                "35 sizes of block in four forms, up to two programmes each; what cannot win is not tried",
+            ),
             Result(
                 "tokens a second, blocks against one row at a time",
                 cost(machine, work, whole).tokens_per_second / single,

@@ -10,6 +10,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from edgeinfer.memory.locality.layer_file import LayerFile, write_layers
@@ -88,17 +89,38 @@ def write_random_model(
 
 
 def open_shape(folder: str | Path) -> tuple[Config, torch.dtype]:
-    """The shape of a written model, and its type."""
-    shape = json.loads((Path(folder) / CONFIG).read_text(encoding="utf-8"))
-    dtype = getattr(torch, shape.pop("dtype"))
-    shape["exit_layers"] = tuple(shape["exit_layers"])
-    return Config(**shape), dtype
+    """The shape of a written model, and its type.
+
+    Raises:
+        FileNotFoundError: "there is no model in ...; write one with write_model".
+        ValueError: "... is no shape of a model ...; write the model again".
+    """
+    path = Path(folder) / CONFIG
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no model in {Path(folder).name} (no {CONFIG}); write one with write_model")
+    try:
+        shape = json.loads(path.read_text(encoding="utf-8"))
+        dtype = getattr(torch, shape.pop("dtype"))
+        shape["exit_layers"] = tuple(shape["exit_layers"])
+        return Config(**shape), dtype
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{CONFIG} is no shape of a model ({error}); write the model again with write_model"
+        ) from error
 
 
 def open_skeleton(folder: str | Path) -> Decoder:
-    """The decoder of a written model without its linear layers."""
+    """The decoder of a written model without its linear layers.
+
+    Raises:
+        FileNotFoundError, ValueError: as `open_shape`, or "resident.safetensors cannot be read ...".
+    """
     config, dtype = open_shape(folder)
-    return skeleton(config, load_file(Path(folder) / RESIDENT), dtype)
+    try:
+        resident = load_file(Path(folder) / RESIDENT)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{RESIDENT} cannot be read ({error}); write the model again with write_model") from error
+    return skeleton(config, resident, dtype)
 
 
 def workload(folder: str | Path, length: int, prompt: int | None = None) -> Workload:

@@ -80,10 +80,13 @@ class SlowTier:
         path: of the file; made by `make`.
 
     Raises:
-        FileNotFoundError: when nobody has made it.
+        FileNotFoundError: "there is no slow tier ...; make it with SlowTier.make".
     """
 
     def __init__(self, path: str | Path) -> None:
+        path = Path(path)
+        if not path.is_file() or not path.stat().st_size:
+            raise FileNotFoundError(f"there is no slow tier {path.name}, or it is empty; make it with SlowTier.make")
         self._bytes = np.memmap(path, np.uint8, "r+")
         self._used = 0
 
@@ -247,9 +250,15 @@ class TieredWeights:
                 if tier == "disk":
                     continue
                 raw = np.empty(sizes[short], np.uint8) if tier == "fast" or slow is None else slow.take(sizes[short])
-                self._cold.read_into(int(self._where[layer][short]), raw)
+                self._read(layer, short, raw)
                 (fast if tier == "fast" else below)[f"layers.{layer}.{short}"] = raw
         return fast, below
+
+    def _read(self, layer: int, short: str, raw: np.ndarray) -> None:
+        # In pieces, also where there is no hurry: each passes through a buffer of its own size.
+        at = int(self._where[layer][short])
+        for first in range(0, raw.nbytes, PIECE):
+            self._cold.read_into(at + first, raw[first : first + PIECE])
 
     def _as_tensor(self, short: str, raw: np.ndarray) -> Tensor:
         dtype, shape = self._kind[short]
@@ -274,9 +283,7 @@ class TieredWeights:
                     raw[:] = self._slow[f"layers.{layer}.{short}"]
                     self.moved.copied += raw.nbytes
                     continue
-                at = self._where[layer][short]
-                for first in range(0, raw.nbytes, PIECE):
-                    self._cold.read_into(int(at) + first, raw[first : first + PIECE])
+                self._read(layer, short, raw)
                 self.moved.disk += raw.nbytes
 
     def enter(self, layer: int, following: int | None) -> None:
