@@ -174,18 +174,20 @@ def open_page(browser, url: str, scheme: str, name: str) -> Opened:
     page.goto(url, wait_until="load", timeout=PATIENCE)
     settle(page)
     seen.shifts = [(value, moved) for value, moved in page.evaluate("window.shifted")]
-    for size in (first, "phone" if first == "wide" else "wide"):
-        if size != first:
+    # Pictures first: keys and the focus leave traces.
+    sizes = (first, "phone", "wide") if first == "wide" else (first, "wide")
+    for place, size in enumerate(sizes):
+        if place:
             page.set_viewport_size(SIZES[size])
             settle(page)
-        photograph(page, wire, f"{name}-{SIZES[size]['width']}-{scheme}")
+        if size not in sizes[:place]:
+            photograph(page, wire, f"{name}-{SIZES[size]['width']}-{scheme}")
         if size == "phone":
             measure_width(page, seen)
-        else:
-            seen.violations = axe(page)
-            seen.still = press_every_control(page)
-            if scheme == "light":
-                seen.unreached, seen.unseen = tab_through(page)
+    seen.violations = axe(page)
+    seen.still = press_every_control(page)
+    if scheme == "light":
+        seen.unreached, seen.unseen = tab_through(page)
     context.close()
     return seen
 
