@@ -21,13 +21,22 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 NAME = "large-models-on-small-machines"
 MARGIN = {"top": "18mm", "bottom": "18mm", "left": "16mm", "right": "16mm"}
-# The reader of a printed page needs no menus; the theme hides most of them itself. A folded cell is printed open.
+SCALE = 0.8  # text of a screen is large on paper
+# The reader of a printed page needs no menus; the theme hides most of them itself. What is folded is printed open, but
+# the code behind a picture is left out. The hairline around a formula's letters, made for screens, is left out too.
 PRINT_CSS = """
 .bd-header, .bd-sidebar, .bd-header-article, .prev-next-footer, .bd-footer-content, .search-button__wrapper,
-.copybtn, #pst-back-to-top, .skip-link { display: none !important }
+.copybtn, #pst-back-to-top, .skip-link, details.hide.above-input { display: none !important }
 .bd-main, .bd-content, .bd-article-container, .bd-article { max-width: none !important; margin: 0 !important }
 pre { white-space: pre-wrap !important; overflow-wrap: anywhere }
-figure, table, .admonition { break-inside: avoid-page }
+pre, div.highlight, div.cell_input, div.cell_output, div.cell {
+  display: block !important; overflow: visible !important; break-inside: auto !important }
+figure, .lmfig, .admonition, tr, .sd-card { break-inside: avoid-page }
+h1, h2, h3, h4 { break-after: avoid-page }
+table:not(.at-table) { width: auto !important; max-width: 100% !important; font-size: 0.85em }
+th, td { padding: 0.2em 0.5em !important; overflow-wrap: anywhere; white-space: normal !important }
+.pst-scrollable-table-container, .lm-scroll, .bd-content div.cell_output .text_html { overflow: visible !important }
+mjx-container use { stroke: none }
 """
 
 
@@ -62,7 +71,7 @@ def print_page(browser: Any, address: str) -> tuple[str, bytes]:
     page.add_style_tag(content=PRINT_CSS)
     page.evaluate("() => document.querySelectorAll('details').forEach(d => { d.open = true; })")
     title = page.evaluate("() => (document.querySelector('h1') || {innerText: document.title}).innerText")
-    printed = page.pdf(format="A4", margin=MARGIN, print_background=True)
+    printed = page.pdf(format="A4", margin=MARGIN, print_background=True, scale=SCALE)
     context.close()
     return title.strip().rstrip("#").strip(), printed
 
