@@ -125,7 +125,7 @@ def main() -> None:
         write_random_model(folder, HIDDEN, DEPTH, LENGTH, four_bits=True)
         SlowTier.make(slow, SLOW_BYTES)
         for batch in options.batches:
-            times = streaming(folder, batch, options.rounds)
+            times = streaming(folder, batch, max(2, options.rounds))
             comparisons[f"One step of {DEPTH} layers, batch {batch}"] = json.loads(
                 Comparison("streamed, without prefetch", times, dict.fromkeys(times, 1), threads={"torch": 1}).to_json()
             )
@@ -141,8 +141,6 @@ def main() -> None:
     for form, points in curves.items():
         found = ", ".join(f"{p.budget / 1e6:.0f} MB: {p.speed:.1f} (said {p.rows / p.predicted:.1f})" for p in points)
         notes.append(f"Tokens a second by fast memory, {form}: {found}.")
-    for title, table in comparisons.items():
-        print(f"\n{title}\n{Comparison.from_json(json.dumps(table)).table()}")
     content = {
         "title": "Weights streamed from disk",
         "machine": json.loads(measure.describe_machine().to_json()),
@@ -156,6 +154,8 @@ def main() -> None:
         ],
     }
     RESULTS.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    for title, table in comparisons.items():
+        print(f"\n{title}\n{Comparison.from_json(json.dumps(table)).table()}")
     print("\n" + "\n".join(notes) + f"\nwritten: benchmarks/results/{RESULTS.name}")
     if far:
         raise SystemExit(f"the cost model is off by more than a quarter for: {'; '.join(far)}")
