@@ -36,6 +36,8 @@ h1, h2, h3, h4 { break-after: avoid-page }
 table:not(.at-table) { width: auto !important; max-width: 100% !important; font-size: 0.85em }
 th, td { padding: 0.2em 0.5em !important; overflow-wrap: anywhere; white-space: normal !important }
 .pst-scrollable-table-container, .lm-scroll, .bd-content div.cell_output .text_html { overflow: visible !important }
+div.math, div.math mjx-container { display: block !important; overflow: visible !important }
+mjx-container > svg { max-width: 100% !important }
 mjx-container use { stroke: none }
 """
 
