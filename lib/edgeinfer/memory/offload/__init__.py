@@ -1,8 +1,9 @@
 """Offloading: what lies on which tier, what that costs, and running it.
 
-`policy` is the cost model (numbers only), `search` finds its optimum, `tiers` obeys a policy, `limited` measures and
-runs under a real memory limit; `readers` divides one read; `elastic` and `shards` choose fidelities for
-a time budget; `elastic_plan`, `elastic_file`, `elastic_pipeline` and `elastic_run` obey that from a file.
+`policy` is the cost model (numbers only), `search` finds its optimum. `tiers`, `caches` and `block` obey a policy,
+`packed` stores in four bits, `roads` move, `model_files` hold a model. `limited` measures and runs under a real memory
+limit, `curve` puts model and clock side by side. `readers` divides one read. `elastic` and `shards` choose fidelities
+for a time budget; `elastic_plan`, `elastic_file`, `elastic_pipeline` and `elastic_run` obey that from a file.
 """
 
 from edgeinfer.memory.offload.elastic import Budget, exhaustive, plan
