@@ -5,6 +5,7 @@ second way is enough. It knows the theme's files, not the book.
 """
 
 import base64
+import hashlib
 import io
 import re
 from collections.abc import Iterable
@@ -31,7 +32,7 @@ def code_points(sheet: str, pages: Iterable[str]) -> set[int]:
     for page in pages:
         names |= set(re.findall(r"\bfa-([a-z0-9-]+)", page))
     points = {ord(character) for character in re.findall("[\uf000-\uf8ff]", sheet)}
-    for selectors, point in re.findall(r'([^{}]*){content:"\\([0-9a-f]{2,4})\s?"}', sheet):
+    for selectors, point in re.findall(r'(?<![^{}])([^{}]*){content:"\\([0-9a-f]{2,4})\s?"}', sheet):
         if names & set(re.findall(r"\.fa-([a-z0-9-]+):+before", selectors)):
             points.add(int(point, 16))
     return points
@@ -39,9 +40,13 @@ def code_points(sheet: str, pages: Iterable[str]) -> set[int]:
 
 def write_fonts(static: Path, points: set[int]) -> None:
     """Write icons.css with the small fonts in it, to go before the theme's own; no icon comes after its page."""
+    # Cut again only when something else is asked for: watching an author write, every part of a second counts.
+    asked = hashlib.sha256(repr((sorted(points), FONTS, PLACES)).encode()).hexdigest()[:16]
+    faces, sheet = f"/* {asked} */\n", static / "icons.css"
+    if sheet.is_file() and sheet.read_text(encoding="utf-8").startswith(faces):
+        return
     from fontTools import subset
 
-    faces = ""
     for file, (family, weight) in FONTS.items():
         options = subset.Options(flavor="woff", ignore_missing_unicodes=True, layout_features=[], drop_tables=["FFTM"])
         font = subset.load_font(str(static / FONT_FOLDER / f"{file}.ttf"), options)
@@ -55,7 +60,7 @@ def write_fonts(static: Path, points: set[int]) -> None:
             f'@font-face{{font-family:"{family}";font-style:normal;font-weight:{weight};font-display:block;'
             f'src:url(data:font/woff;base64,{data}) format("woff")}}\n'
         )
-    (static / "icons.css").write_text(faces + PLACES, encoding="utf-8")
+    sheet.write_text(faces + PLACES, encoding="utf-8")
 
 
 def without_other_icons(sheet: str, points: set[int]) -> str:
