@@ -50,7 +50,7 @@ def test_ids_tags_and_points_arrive(built):
 def test_library_cell_takes_its_address_from_the_one_setting(sample):
     (sample.root / "_config.yml").write_text("repository:\n  url: https://example.org/me/book\n")
     assert sample.build() == 0
-    assert "edgeinfer @ git+https://example.org/me/book" in sample.released.read_text()
+    assert "git+https://example.org/me/book" in sample.released.read_text()
 
 
 @pytest.mark.parametrize(
