@@ -46,14 +46,6 @@ def test_no_alternative_text_is_a_file_name():
     assert found == {}
 
 
-def test_the_binder_environment_takes_the_versions_that_were_tested():
-    pinned = dict(
-        line.split("==") for line in (ROOT / "requirements.txt").read_text().split() if "==" in line and line[0] != "#"
-    )
-    binder = (ROOT / ".binder" / "requirements.txt").read_text()
-    assert f"torch=={pinned['torch']}+cpu" in binder and "-r ../requirements.txt" in binder
-    assert (ROOT / ".binder" / "runtime.txt").read_text() == (ROOT / "runtime.txt").read_text() == "python-3.11\n"
-
 
 def test_no_formula_shows_a_backslash():
     # MathJax takes \text{} literally: an underscore in a name belongs into \mathrm{a\_b}.

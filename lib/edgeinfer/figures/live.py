@@ -97,8 +97,12 @@ class LiveFigure:
         bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.render() + STILL}
         if os.environ.get("EDGEINFER_STRICT") == "1":  # nobody is there to move anything
             return bundle
-        found = self.widget()._repr_mimebundle_()
-        return bundle | (found if isinstance(found, dict) else found[0])
+        try:
+            model = self.widget().model_id
+        except ImportError:  # a service without ipywidgets still shows the picture
+            return bundle
+        view = {"version_major": 2, "version_minor": 0, "model_id": model}
+        return bundle | {"application/vnd.jupyter.widget-view+json": view}
 
     def __repr__(self) -> str:
         names = ", ".join(f"{control.label}: {len(control.values)} values" for control in self.controls)
