@@ -46,7 +46,6 @@ def test_no_alternative_text_is_a_file_name():
     assert found == {}
 
 
-
 def test_no_formula_shows_a_backslash():
     # MathJax takes \text{} literally: an underscore in a name belongs into \mathrm{a\_b}.
     pages = [*(ROOT / "book").rglob("*.md"), *(ROOT / "solutions").glob("*.py")]
