@@ -88,7 +88,8 @@ def in_child_measure(folder: str, slow: str, prompt: int, new_tokens: int) -> di
     from edgeinfer.memory.offload.model_files import workload
 
     # Runs are short, at the length that texts have on average.
-    middle, steps, usual = prompt + max(new_tokens - 4, 0) // 2, 4, BATCHES[len(BATCHES) // 2]
+    steps, usual = max(2, min(8, new_tokens)), BATCHES[len(BATCHES) // 2]
+    middle = prompt + max(new_tokens - steps, 0) // 2
     work = workload(folder, middle + steps, middle)
     moving = usual * (work.mean_kv_bytes or 0.0)
     profiled = min(PROFILED, work.layers)
@@ -97,15 +98,16 @@ def in_child_measure(folder: str, slow: str, prompt: int, new_tokens: int) -> di
         policy = Policy(batch, 2, weights, (1 - below, below), packed, packed)
         return run_here(folder, slow, policy, middle, steps, layers=PROFILED)[1]
 
-    def median(moved: Moved, lane: str) -> float:
-        """Seconds of a lane's piece: the mean of a step, the median over the steps after the first."""
+    def a_layer(moved: Moved, lane: str) -> float:
+        """Seconds of a lane for one layer: the mean of a step, the median over the steps after the first."""
         found = [end - start for name, _, start, end in moved.timeline if name == lane]
         each = len(found) // steps
-        return float(np.median(np.reshape(found[len(found) - (steps - 1) * each :], (steps - 1, each)).mean(1)))
+        of_steps = np.reshape(found[len(found) - (steps - 1) * each :], (steps - 1, each)).sum(1)
+        return float(np.median(of_steps)) / profiled
 
     def sub_batch(moved: Moved) -> float:
         """Seconds of one layer for one sub-batch, with its part of what comes before and after the layers."""
-        layer = median(moved, "compute")
+        layer = a_layer(moved, "compute")
         around = max(float(np.median(moved.steps[1:])) - profiled * layer, 0.0)
         return (layer + around / work.layers) / 2
 
@@ -113,24 +115,24 @@ def in_child_measure(folder: str, slow: str, prompt: int, new_tokens: int) -> di
     alone = {batch: lanes(batch, (1.0, 0.0, 0.0)) for batch in BATCHES}
     took = np.array([sub_batch(moved) for moved in alone.values()])
     slope, start = np.polyfit(BATCHES, took, 1, w=1 / took)
-    fast = median(alone[usual], "compute")
+    fast = a_layer(alone[usual], "compute")
     copied, read = lanes(usual, (0.0, 1.0, 0.0)), lanes(usual, (0.0, 0.0, 1.0))
     below = lanes(usual, (1.0, 0.0, 0.0), 1.0)
     found = {
-        "copy_rate": work.layer_bytes / median(copied, "slow"),
-        "disk_rate": work.layer_bytes / median(read, "disk"),
+        "copy_rate": work.layer_bytes / a_layer(copied, "slow"),
+        "disk_rate": work.layer_bytes / a_layer(read, "disk"),
         "layer_seconds": float(max(start, 0.0)),
         "row_seconds": float(max(slope, 0.0)),
-        "cache_rate": moving / median(below, "caches"),
-        "cache_seconds": max(0.0, median(below, "compute") - fast) / 2,
-        "copy_slows": max(0.0, median(copied, "compute") - fast) / median(copied, "slow"),
-        "disk_slows": max(0.0, median(read, "compute") - fast) / median(read, "disk"),
+        "cache_rate": 2 * moving / a_layer(below, "caches"),
+        "cache_seconds": max(0.0, a_layer(below, "compute") - fast) / 2,
+        "copy_slows": max(0.0, a_layer(copied, "compute") - fast) / a_layer(copied, "slow"),
+        "disk_slows": max(0.0, a_layer(read, "compute") - fast) / a_layer(read, "disk"),
     }
     if work.packed_layer_bytes is not None:
         packed = lanes(usual, (1.0, 0.0, 0.0), 1.0, packed=True)
-        found["unpack_rate"] = work.layer_bytes / median(packed, "unpack")
-        found["cache_unpack_rate"] = moving / median(packed, "caches")
-        found["packed_cache_seconds"] = max(0.0, median(packed, "compute") - fast) / 2
+        found["unpack_rate"] = work.layer_bytes / a_layer(packed, "unpack")
+        found["cache_unpack_rate"] = 2 * moving / a_layer(packed, "caches")
+        found["packed_cache_seconds"] = max(0.0, a_layer(packed, "compute") - fast) / 2
     return found
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -223,6 +223,7 @@ class TieredWeights:
         self._where = [{s: first + offsets[s] for s in sizes} for first, _ in self.file.ranges]
         self._fast, self._slow = self._load_upper(sizes, slow)
         self._passing = [s for s, tier in self._placed.items() if tier != "fast"]
+        self._below = {t: [s for s in self._passing if self._placed[s] == t] for t in ("slow", "disk")}
         self.buffers = [{s: np.empty(sizes[s], np.uint8) for s in self._passing} for _ in range(2 if ahead else 1)]
         self.staging_bytes = sum(a.nbytes for b in (*self.buffers, self._floats) for a in b.values())
         self._here: dict[str, Tensor] = {}
@@ -267,17 +268,23 @@ class TieredWeights:
         packed.view(raw, shape).unpack(self._floats[short])
         return torch.from_numpy(self._floats[short]).to(dtype)
 
-    def bring(self, layer: int, tier: str, into: dict[str, np.ndarray]) -> None:
+    def bring(self, layer: int, tier: str, into: dict[str, np.ndarray], names: Sequence[str] | None = None) -> None:
         """Bring the part of a layer that lies on one tier, "slow" or "disk", into one of `buffers`.
+
+        Args:
+            layer: which.
+            tier: "slow" or "disk".
+            into: one of `buffers`.
+            names: these tensors of that tier only; None: all.
 
         Raises:
             ValueError: as `ColdFile.read_into`.
         """
-        names = [short for short in self._passing if self._placed[short] == tier]
-        if not names:
+        wanted = self._below[tier] if names is None else names
+        if not wanted:
             return
         with self.moved.lane(tier, layer):
-            for short in names:
+            for short in wanted:
                 raw = into[short]
                 if tier == "slow":
                     raw[:] = self._slow[f"layers.{layer}.{short}"]
@@ -285,6 +292,13 @@ class TieredWeights:
                     continue
                 self._read(layer, short, raw)
                 self.moved.disk += raw.nbytes
+
+    def _send(self, layer: int, into: dict[str, np.ndarray]) -> list[Future]:
+        # Each tensor of the slow tier is a job of its own, so that a cache, which is needed sooner, can get in between.
+        jobs: list[tuple[str, list[str] | None]] = [("slow", [short]) for short in self._below["slow"]]
+        if self._below["disk"]:
+            jobs.append(("disk", None))
+        return [self.roads[tier].submit(self.bring, layer, tier, into, names) for tier, names in jobs]
 
     def enter(self, layer: int, following: int | None) -> None:
         """Wait until `layer` is here, and send for `following` (None: nothing follows)."""
@@ -302,7 +316,7 @@ class TieredWeights:
         self.moved.waited += time.perf_counter() - start
         if self.roads and following is not None and self._passing:
             into = self.buffers[1 - self._turn]
-            self._coming = following, [r.submit(self.bring, following, t, into) for t, r in self.roads.items()]
+            self._coming = following, self._send(following, into)
         stored = {s: mine[s] if s in mine else self._fast[f"layers.{layer}.{s}"] for s in self._placed}
         with self.moved.lane("unpack", layer) if self.packed else contextlib.nullcontext():
             self._here = {f"layers.{layer}.{s}": self._as_tensor(s, raw) for s, raw in stored.items()}
