@@ -18,7 +18,7 @@ from edgeinfer.memory.offload.model_files import workload
 from edgeinfer.memory.offload.policy import Machine, Policy, Workload, cost
 from edgeinfer.memory.offload.search import search
 
-MARGIN = 32 << 20  # bytes that allocators and threads take beyond what was counted
+MARGIN = 48 << 20  # bytes that allocators and threads take beyond what was counted
 BATCHES, SUB_BATCHES = (1, 4, 8, 16, 32), (1, 2, 4)  # sizes of blocks that are tried here
 FORMS = ("floats only", "four bits where they pay")
 
