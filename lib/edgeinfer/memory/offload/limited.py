@@ -208,11 +208,13 @@ def base_bytes(folder: str | Path, slow: str | Path, work: Workload, prompt: int
     """Bytes of a process that runs policies beyond what the cost model counts: interpreter, libraries, their data.
 
     Raises:
-        RuntimeError: "not even one row could be run: ..." with the process's message.
+        RuntimeError: "a block of 1 could not be run: ..." with the process's message.
     """
-    smallest = Policy(1, 1, (0.0, 0.0, 1.0), (1.0, 0.0), work.packed_layer_bytes is not None)
-    ended = run(folder, slow, smallest, PLENTY, prompt, new_tokens)
-    if ended.outcome != "finished":
-        raise RuntimeError(f"not even one row could be run: {ended.message}")
-    nothing = Machine(0, 0, 1, 1, 1, 0)
-    return max(0, int(ended.peak_bytes - cost(nothing, work, smallest).fast_bytes))
+    packed, most = work.packed_layer_bytes is not None, 0.0
+    for batch in (1, BATCHES[-1]):  # products of many rows take memory of their own
+        policy = Policy(batch, 1, (0.0, 0.0, 1.0), (1.0, 0.0), packed)
+        ended = run(folder, slow, policy, PLENTY, prompt, new_tokens)
+        if ended.outcome != "finished":
+            raise RuntimeError(f"a block of {batch} could not be run: {ended.message}")
+        most = max(most, ended.peak_bytes - cost(Machine(0, 0, 1, 1, 1, 0), work, policy).fast_bytes)
+    return int(most)

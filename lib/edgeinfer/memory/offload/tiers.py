@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -28,6 +28,7 @@ from edgeinfer.models.weights import Weights, file_name, linear_shapes
 
 TIERS = ("fast", "slow", "disk")
 PIECE = 1 << 20  # bytes of one read
+CHUNK = 4 << 20  # bytes of one copy
 
 
 def skeleton(config: Config, resident: dict[str, Tensor], dtype: torch.dtype = torch.float32) -> Decoder:
@@ -268,37 +269,37 @@ class TieredWeights:
         packed.view(raw, shape).unpack(self._floats[short])
         return torch.from_numpy(self._floats[short]).to(dtype)
 
-    def bring(self, layer: int, tier: str, into: dict[str, np.ndarray], names: Sequence[str] | None = None) -> None:
+    def bring(self, layer: int, tier: str, into: dict[str, np.ndarray]) -> None:
         """Bring the part of a layer that lies on one tier, "slow" or "disk", into one of `buffers`.
-
-        Args:
-            layer: which.
-            tier: "slow" or "disk".
-            into: one of `buffers`.
-            names: these tensors of that tier only; None: all.
 
         Raises:
             ValueError: as `ColdFile.read_into`.
         """
-        wanted = self._below[tier] if names is None else names
-        if not wanted:
-            return
-        with self.moved.lane(tier, layer):
-            for short in wanted:
-                raw = into[short]
-                if tier == "slow":
-                    raw[:] = self._slow[f"layers.{layer}.{short}"]
-                    self.moved.copied += raw.nbytes
-                    continue
-                self._read(layer, short, raw)
-                self.moved.disk += raw.nbytes
+        if tier == "slow":
+            for short in self._below[tier]:
+                self._copy(layer, short, slice(None), into)
+        elif self._below[tier]:
+            with self.moved.lane(tier, layer):
+                for short in self._below[tier]:
+                    self._read(layer, short, into[short])
+                    self.moved.disk += into[short].nbytes
+
+    def _copy(self, layer: int, short: str, part: slice, into: dict[str, np.ndarray]) -> None:
+        with self.moved.lane("slow", layer):
+            source = self._slow[f"layers.{layer}.{short}"][part]
+            into[short][part] = source
+            self.moved.copied += source.nbytes
 
     def _send(self, layer: int, into: dict[str, np.ndarray]) -> list[Future]:
-        # Each tensor of the slow tier is a job of its own, so that a cache, which is needed sooner, can get in between.
-        jobs: list[tuple[str, list[str] | None]] = [("slow", [short]) for short in self._below["slow"]]
+        futures = []
         if self._below["disk"]:
-            jobs.append(("disk", None))
-        return [self.roads[tier].submit(self.bring, layer, tier, into, names) for tier, names in jobs]
+            futures.append(self.roads["disk"].submit(self.bring, layer, "disk", into))
+        # Copies are many small jobs, so that a cache, which is needed sooner, can get in between.
+        for short in self._below["slow"]:
+            for first in range(0, into[short].nbytes, CHUNK):
+                part = slice(first, first + CHUNK)
+                futures.append(self.roads["slow"].submit(self._copy, layer, short, part, into))
+        return futures
 
     def enter(self, layer: int, following: int | None) -> None:
         """Wait until `layer` is here, and send for `following` (None: nothing follows)."""
