@@ -103,7 +103,7 @@ def press_every_control(page) -> list[str]:
 
 def tab_through(page) -> tuple[list[str], list[str]]:
     """Returns what Tab does not reach in the text, and what does not show that it has the focus."""
-    for _ in range(page.evaluate(START_TABBING) + 3):
+    for _ in range(2 * page.evaluate(START_TABBING) + 50):  # boxes that scroll, as code on a phone, take a Tab as well
         page.keyboard.press("Tab")
         if page.evaluate("window.left"):
             break
