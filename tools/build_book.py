@@ -12,6 +12,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -259,6 +260,7 @@ def main() -> None:
     parser.add_argument("--watch", action="store_true", help="serve, and build again whenever a page changes")
     parser.add_argument("--port", type=int, default=8000, help="port for --watch")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job comes with Ctrl-C ignored
     try:
         if arguments.watch:
             sys.path.insert(0, str(ROOT / "tools"))
