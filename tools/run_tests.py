@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parent.parent
 PYTHON = sys.executable
 BIN = Path(PYTHON).parent
 PROCESSES = str(max(1, min(4, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 2)))
-# loadgroup: tests of one `xdist_group` stay together and in order, all others go wherever a process is free.
+# worksteal: tests go wherever a process is free; tests/book/conftest.py keeps those of one opened page together.
 PYTEST = [PYTHON, "-m", "pytest", "-n", PROCESSES]
-BY_FILE, BY_TEST = ["--dist", "loadfile"], ["--dist", "loadgroup"]
+BY_FILE, BY_TEST = ["--dist", "loadfile"], ["--dist", "worksteal"]
 
 
 class Stage(NamedTuple):

@@ -7,17 +7,24 @@ import pytest
 
 from .site_tools import SITE, find_chromium, load_tool
 
+BY_PAGE = ("test_pages_in_browser.py", "test_slow_line.py")
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items) -> None:
-    """With several processes: the tests of one opened page stay in one of them, and so do those of any other file."""
-    for item in items:
-        file = item.path.name
-        if item.path.parent == Path(__file__).parent:
-            called = getattr(item, "callspec", None)
-            opened = next((name for name in ("opened", "loaded") if called and name in called.params), None)
-            page = "-".join(map(str, called.params[opened])) if opened else ""
-            item.add_marker(pytest.mark.xdist_group(f"{file}-{page}"))
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """With several processes: the tests of one opened page stay in one of them, and so do those of any other file.
+
+    (Not by the mark `xdist_group`: pytest 9.2 makes test ids anew, and xdist 3.8 loses what it has added to them.)
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByPage(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file, _, test = nodeid.partition("::")
+            parameters = test[test.find("[") :] if "[" in test else ""
+            return file + parameters if file.endswith(BY_PAGE) else file
+
+    return ByPage(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -41,8 +41,6 @@ with open(os.path.join(small.ROOT, "runs"), "a") as file:
 print("the answer is", small.ANSWER)
 ```
 """
-# Each test goes on where the one before has left the small book, so all of them run in one process.
-pytestmark = pytest.mark.xdist_group("watch")
 PATIENCE = 120  # seconds: ends what hangs, on any machine
 
 
