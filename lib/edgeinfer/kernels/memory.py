@@ -1,7 +1,8 @@
-"""Where packed weights lie: in huge pages if the system grants them, so that a stream through them misses no address.
+"""Where large arrays lie: in huge pages if the system grants them, so that a stream through them misses no address.
 
-A matrix of some megabytes spans a thousand small pages; each new one costs a look-up in the page table. NumPy asks for
-huge pages from 4 MiB on; low-bit weights are smaller than that. Knows nothing of what the bytes mean.
+A matrix of some megabytes spans a thousand small pages; each new one costs the processor a look-up in the page table,
+and a disk that fills it an entry in a list. NumPy asks for huge pages from 4 MiB on; low-bit weights are smaller than
+that. Knows nothing of what the bytes mean.
 """
 
 import contextlib
@@ -22,17 +23,22 @@ def aligned_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
     return space[start : start + count].view(dtype).reshape(shape)
 
 
+def huge_empty(shape: tuple[int, ...], dtype: DTypeLike) -> NDArray:
+    """An uninitialised array that starts at a huge page, where it is large and there are any; else at a cache line."""
+    nbytes = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    if nbytes < LEAST or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return aligned_empty(shape, dtype)
+    room = mmap.mmap(-1, -(-nbytes // HUGE) * HUGE + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    with contextlib.suppress(OSError):  # a kernel without them: small pages hold the same bytes
+        room.madvise(mmap.MADV_HUGEPAGE)
+    space = np.frombuffer(room, np.uint8)
+    start = -space.ctypes.data % HUGE
+    return space[start : start + nbytes].view(dtype).reshape(shape)
+
+
 def in_huge_pages(array: NDArray) -> NDArray:
-    """A contiguous copy of an array that starts at a cache line, in huge pages where it is large and there are any."""
+    """A contiguous copy of an array in memory as `huge_empty` finds it."""
     array = np.ascontiguousarray(array)
-    if array.nbytes < LEAST or not hasattr(mmap, "MADV_HUGEPAGE"):
-        placed = aligned_empty(array.shape, array.dtype)
-    else:
-        room = mmap.mmap(-1, -(-array.nbytes // HUGE) * HUGE + HUGE, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        with contextlib.suppress(OSError):  # a kernel without them: small pages hold the same bytes
-            room.madvise(mmap.MADV_HUGEPAGE)
-        space = np.frombuffer(room, np.uint8)
-        start = -space.ctypes.data % HUGE
-        placed = space[start : start + array.nbytes].view(array.dtype).reshape(array.shape)
+    placed = huge_empty(array.shape, array.dtype)
     placed[...] = array
     return placed

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeinfer.kernels.memory import huge_empty
 from edgeinfer.memory.storage import ColdFile, write_whole
 from edgeinfer.memory.storage.cold_file import BLOCK
 from edgeinfer.models.decoder import Decoder
@@ -140,7 +141,7 @@ class LayerStream:
             raise ValueError(f"piece_bytes must be at least {BLOCK}, got {piece_bytes}.")
         self._file, self._piece, self._ahead = file, piece_bytes - piece_bytes % BLOCK, ahead
         largest = max(length for _, length in file.ranges)
-        self._buffers = [np.empty(largest, np.uint8) for _ in range(2 if ahead else 1)]
+        self._buffers = [huge_empty((largest,), np.uint8) for _ in range(2 if ahead else 1)]
         self.buffer_bytes = sum(b.nbytes for b in self._buffers)
         self._cold = ColdFile(file.path)
         self.how = self._cold.how

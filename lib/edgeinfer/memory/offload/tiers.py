@@ -18,16 +18,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeinfer.kernels.memory import huge_empty
 from edgeinfer.memory.locality.layer_file import LayerFile
 from edgeinfer.memory.offload import packed
 from edgeinfer.memory.offload.roads import Road
 from edgeinfer.memory.storage import ColdFile
+from edgeinfer.memory.storage.cold_file import BLOCK
 from edgeinfer.models.config import Config
 from edgeinfer.models.decoder import Decoder
 from edgeinfer.models.weights import Weights, file_name, linear_shapes
 
 TIERS = ("fast", "slow", "disk")
-PIECE = 1 << 20  # bytes of one read
+PIECE = 4 << 20  # bytes of one read
 CHUNK = 4 << 20  # bytes of one copy
 
 
@@ -160,6 +162,14 @@ class Moved:
         return sum(end - start for lane, _, start, end in self.timeline if lane == name)
 
 
+def _staging(sizes: dict[str, int]) -> dict[str, np.ndarray]:
+    """Room for a layer's tensors, side by side in huge pages; each begins at a block, so that a disk can fill it."""
+    ends = np.cumsum([-(-size // BLOCK) * BLOCK for size in sizes.values()], dtype=np.int64)
+    room = huge_empty((int(ends[-1]) if sizes else 0,), np.uint8)
+    starts = [0, *ends[:-1].tolist()]
+    return {name: room[start : start + size] for (name, size), start in zip(sizes.items(), starts, strict=False)}
+
+
 class TieredWeights:
     """Weights on three tiers, as a decoder's weight store: the layer that is computed is whole, the next one is coming.
 
@@ -225,7 +235,7 @@ class TieredWeights:
         self._fast, self._slow = self._load_upper(sizes, slow)
         self._passing = [s for s, tier in self._placed.items() if tier != "fast"]
         self._below = {t: [s for s in self._passing if self._placed[s] == t] for t in ("slow", "disk")}
-        self.buffers = [{s: np.empty(sizes[s], np.uint8) for s in self._passing} for _ in range(2 if ahead else 1)]
+        self.buffers = [_staging({s: sizes[s] for s in self._passing}) for _ in range(2 if ahead else 1)]
         self.staging_bytes = sum(a.nbytes for b in (*self.buffers, self._floats) for a in b.values())
         self._here: dict[str, Tensor] = {}
         # The disk and the slow tier are two roads, so each has its own thread.
@@ -257,7 +267,7 @@ class TieredWeights:
         return fast, below
 
     def _read(self, layer: int, short: str, raw: np.ndarray) -> None:
-        # In pieces, also where there is no hurry: each passes through a buffer of its own size.
+        # In pieces: where a tensor does not begin at a block, each passes through a buffer of its own size.
         at = int(self._where[layer][short])
         for first in range(0, raw.nbytes, PIECE):
             self._cold.read_into(at + first, raw[first : first + PIECE])

@@ -14,14 +14,21 @@ from types import TracebackType
 
 import numpy as np
 
+from edgeinfer.kernels.memory import HUGE, huge_empty
+
 # Direct reads start and end at multiples of the disk's block; 4096 fits every common disk and file system.
 BLOCK = 4096
+SMALL = 64 * 1024  # bytes; buffers of larger reads lie in huge pages
+KEPT = 64 * 1024 * 1024  # bytes of the largest buffer that is kept for the next read
 
 
 class ColdFile:
     """A file whose reads do not come from the page cache.
 
-    With O_DIRECT the kernel copies from the disk into our own aligned memory ("direct"). Where the file system has no
+    With O_DIRECT the disk writes into our own aligned memory ("direct"): into the caller's, where it and the piece of
+    the file begin and end at blocks, or else into a buffer from which the piece is copied. A disk wants a list of the
+    places in memory; a huge page is one entry where 512 small pages can be as many, so large reads into huge pages are
+    faster by far (`kernels.memory.huge_empty`). Where the file system has no
     direct reads (tmpfs, some network folders, macOS), ordinary reads are followed by the advice to forget the pages
     ("dropped"); `how` says which. Reads may come from several threads at once.
 
@@ -45,7 +52,7 @@ class ColdFile:
         self.path = Path(path)
         self.bytes_read = self.requests = 0
         self._lock = threading.Lock()
-        self._spare: dict[int, list[mmap.mmap]] = {}
+        self._spare: dict[int, list[np.ndarray]] = {}
         if not self.path.is_file():
             raise FileNotFoundError(f"there is no file {self.path.name}; write it first, or give its whole path")
         self._file, self.how = -1, "dropped"
@@ -106,15 +113,16 @@ class ColdFile:
             return
         start = offset - offset % BLOCK
         hull = -(-(offset + length - start) // BLOCK) * BLOCK
-        buffer = self._borrow(hull)
-        try:
-            view = memoryview(buffer)
-            got = self._fill(view[:hull], start, offset + length - start)
-            target = array.reshape(-1).view(np.uint8)
-            target[:] = np.frombuffer(view, np.uint8, length, offset - start)
-            view.release()
-        finally:
-            self._give_back(buffer)
+        target = array.reshape(-1).view(np.uint8)
+        if hull == length and target.ctypes.data % BLOCK == 0:
+            got = self._fill(target.data, start, length)
+        else:
+            buffer = self._borrow(hull)
+            try:
+                got = self._fill(buffer[:hull].data, start, offset + length - start)
+                target[:] = buffer[offset - start :][:length]
+            finally:
+                self._give_back(buffer)
         if self.how == "dropped" and hasattr(os, "posix_fadvise"):
             os.posix_fadvise(self._file, start, hull, os.POSIX_FADV_DONTNEED)
         with self._lock:
@@ -133,20 +141,19 @@ class ColdFile:
             got += count
         return got
 
-    def _borrow(self, size: int) -> mmap.mmap:
-        # Anonymous maps are aligned to pages. They are kept by size class: a fresh one costs a page fault per 4 KiB.
-        key = max(size, 64 * 1024)
-        key = 1 << (key - 1).bit_length()
+    def _borrow(self, size: int) -> np.ndarray:
+        # Buffers are kept by size class: a fresh one costs a page fault per page.
+        key = SMALL if size <= SMALL else max(HUGE, 1 << (size - 1).bit_length())
         with self._lock:
             spare = self._spare.setdefault(key, [])
             if spare:
                 return spare.pop()
-        return mmap.mmap(-1, key)
+        return np.frombuffer(mmap.mmap(-1, key), np.uint8) if key == SMALL else huge_empty((key,), np.uint8)
 
-    def _give_back(self, buffer: mmap.mmap) -> None:
+    def _give_back(self, buffer: np.ndarray) -> None:
         with self._lock:
             spare = self._spare[len(buffer)]
-            if len(spare) < 4 and len(buffer) <= 64 * 1024 * 1024:
+            if len(spare) < 4 and len(buffer) <= KEPT:
                 spare.append(buffer)
 
 
