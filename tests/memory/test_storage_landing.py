@@ -6,7 +6,6 @@ import mmap
 
 import numpy as np
 import pytest
-
 from edgeinfer.kernels.memory import HUGE, LEAST, huge_empty
 from edgeinfer.memory.storage import ColdFile
 from edgeinfer.memory.storage.cold_file import BLOCK
