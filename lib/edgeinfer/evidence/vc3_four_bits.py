@@ -120,9 +120,9 @@ def four_bit_results() -> tuple[list[Result], bool]:
         Result(
             "tokens are those of the unpacked reference",
             int(same),
-            "1",
+            "yes",
             "measured",
-            "weights and caches in four bits, as floats in a model in memory; 1 is yes",
+            "weights and caches in four bits, as floats in a model in memory",
         ),
         Result(
             "time of a streamed step, four bits over floats",
