@@ -115,9 +115,11 @@ for bits in (8, 6, 5, 4, 3, 2):
 # grid of its own. And if the weights of a group lie between −0.1 and 0.7, do not waste codes on −0.7: let the grid
 # start at the smallest weight and end at the largest. The code that means 0 is the **zero point**:
 #
-# $$w \approx \text{scale} \cdot (\text{code} - \mathrm{zero\_point}), \qquad
-# \text{scale} = \frac{\text{high} - \text{low}}{2^b - 1}, \qquad
-# \mathrm{zero\_point} = \text{round}\Big(\frac{-\text{low}}{\text{scale}}\Big)$$
+# $$\begin{gathered}
+# w \approx \text{scale} \cdot (\text{code} - \mathrm{zero\_point}), \\[4pt]
+# \text{scale} = \frac{\text{high} - \text{low}}{2^b - 1}, \\[4pt]
+# \mathrm{zero\_point} = \text{round}\Big(\frac{-\text{low}}{\text{scale}}\Big)
+# \end{gathered}$$
 #
 # with low = min(0, smallest weight) and high = max(0, largest weight), so that 0 itself is always on the grid.
 
@@ -261,9 +263,11 @@ figures.LiveFigure(
 # activations be codes as well, x = x_scale · x_code (symmetric, no zero point).
 # From here on x_k are those codes. Inside one group
 #
-# $$\sum_k \text{scale}\,(c_k - z)\; \mathrm{x\_scale}\; x_k
-# = \text{scale} \cdot \mathrm{x\_scale} \cdot \Big( \underbrace{\textstyle\sum_k c_k x_k}_{\text{integers}}
-# - z \underbrace{\textstyle\sum_k x_k}_{?} \Big)$$
+# $$\begin{gathered}
+# \sum_k \text{scale}\,(c_k - z)\; \mathrm{x\_scale}\; x_k = \\[4pt]
+# \text{scale} \cdot \mathrm{x\_scale} \cdot \Big( \underbrace{\textstyle\sum_k c_k x_k}_{\text{integers}}
+# - z \underbrace{\textstyle\sum_k x_k}_{?} \Big)
+# \end{gathered}$$
 #
 # The zero point meets a sum. Which one? (Leaving it out, or putting the number of columns there, is the classical
 # mistake in integer kernels.) Mind the width of your integers: numpy multiplies int8 by int8 in int8.
@@ -353,8 +357,11 @@ print(f"4 bits, groups of 64: {quiet_4:.2f} before, {loud_4:.2f} with outliers")
 # one without a new format: **multiply** the column by a factor before rounding, and divide the activation by the same
 # factor afterwards. Nothing changes but the rounding.
 #
-# $$m_k = \text{mean}_t |x_{tk}| \ (\text{at least } 10^{-5}), \qquad
-# f_k = \frac{m_k^\alpha}{\sqrt{\max_j m_j^\alpha \cdot \min_j m_j^\alpha}}, \qquad W' = W \,\text{diag}(f)$$
+# $$\begin{gathered}
+# m_k = \text{mean}_t |x_{tk}| \ (\text{at least } 10^{-5}), \\[4pt]
+# f_k = \frac{m_k^\alpha}{\sqrt{\max_j m_j^\alpha \cdot \min_j m_j^\alpha}}, \\[4pt]
+# W' = W \,\text{diag}(f)
+# \end{gathered}$$
 #
 # α = 0 does nothing, α = 1 levels the activations completely. The root keeps the factors on both sides of 1.
 
@@ -408,8 +415,10 @@ print(f"4 bits without outliers: {quiet_4:.2f}")
 # $H = X^\top X$ of the inputs, so the answer is exact ("optimal brain surgeon"). For column c, with
 # $e = w_c - \text{rounded}$ for each row:
 #
-# $$w \leftarrow w - e \, \frac{[H^{-1}]_{c,:}}{[H^{-1}]_{cc}}, \qquad
-# H^{-1} \leftarrow H^{-1} - \frac{[H^{-1}]_{:,c}\,[H^{-1}]_{c,:}}{[H^{-1}]_{cc}}$$
+# $$\begin{gathered}
+# w \leftarrow w - e \, \frac{[H^{-1}]_{c,:}}{[H^{-1}]_{cc}}, \\[4pt]
+# H^{-1} \leftarrow H^{-1} - \frac{[H^{-1}]_{:,c}\,[H^{-1}]_{c,:}}{[H^{-1}]_{cc}}
+# \end{gathered}$$
 #
 # The first moves column c exactly onto its rounded value, and all later columns along. The second takes column c out of
 # the inverse, so that finished columns stay finished. Write **one** such step; a loop over the columns is then the

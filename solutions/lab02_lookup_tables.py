@@ -141,10 +141,12 @@ lab.check("build_tables", build_tables)
 # Multiply by x and add up over the columns of one group. The signs give look-ups. The rest is the same number for
 # every weight of the group, so it meets only the **sum** of the activations:
 #
-# $$y_n = \sum_{\text{groups}} \text{scale} \cdot \Big( \sum_b \frac{2^b}{2}
-# \underbrace{\textstyle\sum s_b x}_{\text{look-ups}}
-# + \big(\tfrac{2^{\text{bits}} - 1}{2} - \mathrm{zero\_point}\big)
-# \underbrace{\textstyle\sum x}_{\text{also in the table}} \Big)$$
+# $$\begin{aligned}
+# y_n = \sum_{\text{groups}} \text{scale} \cdot \Big( & \sum_b \frac{2^b}{2}
+# \underbrace{\textstyle\sum s_b x}_{\text{look-ups}} \\
+# & + \big(\tfrac{2^{\text{bits}} - 1}{2} - \mathrm{zero\_point}\big)
+# \underbrace{\textstyle\sum x}_{\text{in the table}} \Big)
+# \end{aligned}$$
 #
 # Where in a table does the sum of its activations stand?
 #
@@ -323,7 +325,7 @@ print("back again:", bool((unpack5(packed, 640) == trits).all()))
 # In Exercise 3 the planes had weights ½, 1, 2, … times a scale. Nothing forces that. A table does not care what a
 # plane is worth. **Binary coding** gives each plane a scale of its own:
 #
-# $$w \approx \alpha_0 s_0 + \alpha_1 s_1 + \dots, \qquad s_b \in \{-1, +1\}$$
+# $$w \approx \alpha_0 s_0 + \alpha_1 s_1 + \dots, \quad s_b \in \{-1, +1\}$$
 #
 # so the levels need not be equally spaced. (Uniform codes are the special case α_b = scale · 2^b / 2 plus an offset.)
 #

@@ -123,8 +123,10 @@ print(f"a token leaves {float16_bytes} bytes in the cache, at 16 bits per number
 # zero in **every** token. So KIVI, whose layout you build here, gives a grid to a channel, and to a **group** of
 # consecutive tokens (you will see why):
 #
-# $$\text{key} \approx \text{low} + \text{scale} \cdot \text{code}, \qquad
-# \text{low} = \min, \quad \text{scale} = \frac{\max - \min}{2^{\text{bits}} - 1}$$
+# $$\begin{gathered}
+# \text{key} \approx \text{low} + \text{scale} \cdot \text{code}, \\[4pt]
+# \text{low} = \min, \quad \text{scale} = \frac{\max - \min}{2^{\text{bits}} - 1}
+# \end{gathered}$$
 #
 # with the minimum and the maximum over the tokens of the group, in that channel; codes are rounded to the nearest.
 # `low` is the offset that you met under *Predict*. Unlike the zero point of Lab 1 it is a value, not a code, and 0 need

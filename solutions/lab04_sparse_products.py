@@ -492,7 +492,10 @@ print(f"operations: {2 * len(batch) * half.size:,} instead of {2 * len(batch) * 
 #
 # Compare two rows by the *sets of column blocks* that they touch (c columns wide). Their similarity is
 #
-# $$J(A, B) = \frac{|A \cap B|}{|A \cup B|} \qquad \text{(Jaccard; 0 if both are empty)}$$
+# $$\begin{gathered}
+# J(A, B) = \frac{|A \cap B|}{|A \cup B|} \\[4pt]
+# \text{(Jaccard; 0 if both are empty)}
+# \end{gathered}$$
 #
 # A simple chain does well: begin with row 0; then again and again append, of the rows that are left, the one most
 # similar to the row placed **last**. Any order is right that saves at least two thirds of the blocks that this chain

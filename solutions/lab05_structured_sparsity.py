@@ -544,9 +544,11 @@ put(original)
 # time it takes on either one, and `bytes_hot[t]`, `bytes_cold[t]` the bytes that are moved for it there. All is done
 # after
 #
-# $$\max\Big( \sum_{t\ \text{hot}} \mathrm{times\_hot}_t,\; \sum_{t\ \text{cold}} \mathrm{times\_cold}_t,\;
-# \frac{1}{\text{bandwidth}} \big( \sum_{t\ \text{hot}} \mathrm{bytes\_hot}_t
-# + \sum_{t\ \text{cold}} \mathrm{bytes\_cold}_t \big) \Big)$$
+# $$\begin{aligned}
+# \max\Big( & \sum_{t\ \text{hot}} \mathrm{times\_hot}_t,\; \sum_{t\ \text{cold}} \mathrm{times\_cold}_t, \\
+# & \tfrac{1}{\text{bandwidth}} \big( \sum_{t\ \text{hot}} \mathrm{bytes\_hot}_t \\
+# & \qquad + \sum_{t\ \text{cold}} \mathrm{bytes\_cold}_t \big) \Big)
+# \end{aligned}$$
 #
 # T tiles can be divided in 2^T ways. HotTiles sorts instead: the more the hot worker gains on a tile (the larger
 # `times_cold / times_hot`), the earlier it stands. Then only T + 1 **cuts** are left: the tiles before the cut are hot,
