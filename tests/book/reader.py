@@ -77,6 +77,7 @@ class Opened:
     width: int = 0
     weight: int = 0
     wide: list[str] = field(default_factory=list)
+    boxes: list[str] = field(default_factory=list)
 
 
 def press_every_control(page) -> list[str]:
@@ -194,7 +195,15 @@ def open_page(browser, url: str, scheme: str, name: str) -> Opened:
     return seen
 
 
+# What has to be moved sideways to be read; drawings made of letters keep their lines, so they may.
+SIDEWAYS = """() => Array.from(document.querySelectorAll("main *")).filter(e =>
+  ["auto", "scroll"].includes(getComputedStyle(e).overflowX) && e.clientWidth && e.scrollWidth > e.clientWidth + 1
+  && !e.closest(".highlight-text, .highlight-none")
+).map(e => `${e.scrollWidth} in ${e.clientWidth} px: ${e.outerHTML.slice(0, 140)}`)"""
+
+
 def measure_width(page, seen: Opened) -> None:
+    seen.boxes = page.evaluate(SIDEWAYS)
     seen.width = page.evaluate("() => document.documentElement.scrollWidth")
     if seen.width > SIZES["phone"]["width"]:
         seen.wide = page.evaluate(

@@ -44,7 +44,9 @@ def test_nothing_jumps_while_the_page_loads(opened):
 
 
 def test_a_phone_needs_no_sideways_scrolling(opened):
+    """Neither for the page, nor for a table, a formula or code in it."""
     assert opened.width <= 390, opened.wide
+    assert opened.boxes == []
 
 
 def test_a_page_with_all_it_needs_weighs_less_than_a_megabyte(opened):
