@@ -136,8 +136,6 @@ def settle(page) -> None:
 
 def photograph(page, wire, name: str) -> None:
     """Writes the whole page to reports/screenshots: small, but every word can be read."""
-    # From the top: what sticks to the window, such as the menu, belongs there.
-    page.evaluate("() => new Promise(done => { scrollTo(0, 0); requestAnimationFrame(() => setTimeout(done, 50)); })")
     size = page.evaluate("() => [document.documentElement.clientWidth, document.documentElement.scrollHeight]")
     phone = size[0] < 600
     clip = {"x": 0, "y": 0, "width": size[0], "height": min(size[1], TALLEST), "scale": 1 if phone else 0.7}

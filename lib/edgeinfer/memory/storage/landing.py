@@ -48,7 +48,7 @@ def landing_rates(path: str | Path, sizes: Sequence[int] = SIZES, rounds: int = 
         most = max(sizes)
         if file.size < most:
             raise ValueError(f"{file.path.name} has {file.size} bytes, less than one read of {most}; take a larger one")
-        places = {"small pages": small_pages(most), "huge pages": huge_empty((most,), np.uint8)}
+        places = dict(zip(PAGES, (small_pages(most), huge_empty((most,), np.uint8)), strict=True))
         for place in places.values():
             place[:] = 1  # the system hands out pages when they are first written
         for _ in range(rounds):
