@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from edgeinfer.kernels import simd
-from edgeinfer.memory.paging import paged_attention
+from edgeinfer.memory.paging import attention, paged_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,7 +31,7 @@ def exact(query, keys, values, tables, lengths):
 
 @settings(max_examples=40, deadline=None)
 @given(
-    st.lists(st.integers(1, 90), min_size=0, max_size=4),
+    st.lists(st.integers(1, 90) | st.integers(100, 400), min_size=0, max_size=4),
     st.sampled_from([1, 2, 3]),
     st.sampled_from([1, 2, 3, 4, 7]),
     st.sampled_from([4, 16, 20, 32, 64]),
@@ -60,15 +60,49 @@ def test_any_rows_heads_and_blocks(lengths, kv_heads, groups, channels, size, ha
         np.testing.assert_allclose(got, wanted, rtol=2e-4, atol=2e-4)
 
 
-def test_two_threads_and_large_scores_change_nothing():
+def pool_of(blocks: int, heads: int, channels: int, rng: np.random.Generator) -> tuple:
+    return (
+        rng.standard_normal((blocks, heads, channels, 16), np.float32),
+        rng.standard_normal((blocks, heads, 16, channels), np.float32),
+    )
+
+
+def test_two_threads_and_large_scores_change_nothing(monkeypatch):
     rng = np.random.default_rng(0)
-    keys, values = rng.standard_normal((9, 2, 32, 16), np.float32), rng.standard_normal((9, 2, 16, 32), np.float32)
+    keys, values = pool_of(60, 2, 32, rng)
     query = 100 * rng.standard_normal((2, 4, 32), np.float32)
-    arguments = query, keys, values, [[1, 5, 8], [0]], np.array([48, 3])
-    one = paged_attention(*arguments)
+    tables, lengths = [list(rng.permutation(60)[:41]), [0]], np.array([650, 3])
+    one = paged_attention(query, keys, values, tables, lengths)
     assert np.isfinite(one).all()
-    np.testing.assert_array_equal(one, paged_attention(*arguments, threads=2))
-    np.testing.assert_allclose(one, exact(query, keys, values, [[1, 5, 8], [0]], [48, 3]), rtol=2e-3, atol=2e-3)
+    np.testing.assert_allclose(one, exact(query, keys, values, tables, lengths), rtol=2e-3, atol=2e-3)
+    monkeypatch.setattr(attention, "SHARE", 1)  # as little as this wakes a thread
+    np.testing.assert_array_equal(one, paged_attention(query, keys, values, tables, lengths, threads=2))
+
+
+@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize("order", ["rising", "falling"])
+def test_the_largest_score_may_come_in_any_chunk(path, order):
+    """A sum begun with a smaller maximum is corrected, over scores from -400 to 400."""
+    rng = np.random.default_rng(1)
+    keys, values = pool_of(40, 1, 16, rng)
+    slope = np.linspace(-100, 100, 640, dtype=np.float32)
+    keys[:, 0, 0] = (slope if order == "rising" else -slope).reshape(40, 16)
+    query = np.zeros((1, 3, 16), np.float32)
+    query[:, :, 0] = (16, 1, 0.01)
+    tables, lengths = [list(range(40))], np.array([633])
+    got = paged_attention(query, keys, values, tables, lengths, path=path)
+    np.testing.assert_allclose(got, exact(query, keys, values, tables, lengths), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_what_is_no_number_is_not_hidden(path):
+    rng = np.random.default_rng(2)
+    keys, values = pool_of(20, 1, 16, rng)
+    keys[7, 0, 3, 5] = np.nan
+    got = paged_attention(
+        np.ones((2, 1, 16), np.float32), keys, values, [list(range(20)), [1]], np.array([320, 16]), path=path
+    )
+    assert np.isnan(got[0]).all() and np.isfinite(got[1]).all()
 
 
 @pytest.mark.parametrize(

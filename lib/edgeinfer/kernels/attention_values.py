@@ -43,7 +43,8 @@ def _halves(halves, pattern, out):
 def exponentials(row, count, largest):
     """row <- exp(row - largest), to about one unit in the last place of float32; arguments are never positive."""
     for t in range(count):
-        x = max(row[t] - largest, np.float32(-87))
+        x = row[t] - largest
+        x = np.float32(-87) if x < np.float32(-87) else x  # in this order what is no number stays none
         shifted = x * LOG2E + ROUND  # the integer part, in the low bits
         n = shifted - ROUND
         r = x - n * LN2_HIGH - n * LN2_LOW

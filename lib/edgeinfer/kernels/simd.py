@@ -249,15 +249,22 @@ def shift_left_4(typing, a):
     return i8x64(i8x64), generate
 
 
-@intrinsic
-def broadcast_4_bytes(typing, array, index):
-    """The four bytes array[index : index + 4] in each of the sixteen 32-bit lanes: the operand of a dot product."""
+def _make_broadcast(element: Vector, vector: Vector):
+    @intrinsic
+    def broadcast(typing, array, index):
+        def generate(context, builder, signature, args):
+            where = _address(context, builder, signature.args[0], args[0], args[1], element.element)
+            value = _splat(builder, builder.load(where, align=1), element.llvm)
+            return builder.bitcast(value, vector.llvm)
 
-    def generate(context, builder, signature, args):
-        four = builder.load(_address(context, builder, signature.args[0], args[0], args[1], I32), align=1)
-        return builder.bitcast(_splat(builder, four, i32x16.llvm), i8x64.llvm)
+        return vector(array, types.intp), generate
 
-    return i8x64(array, types.intp), generate
+    return broadcast
+
+
+# The float at array[index] in all lanes (`splat_f32` of an element would think of negative indices at every load);
+# the four bytes from array[index] in each of the sixteen 32-bit lanes: the operand of a dot product.
+broadcast_f32, broadcast_4_bytes = _make_broadcast(f32x16, f32x16), _make_broadcast(i32x16, i8x64)
 
 
 @intrinsic

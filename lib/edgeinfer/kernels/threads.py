@@ -19,7 +19,12 @@ def _pool(workers: int) -> ThreadPoolExecutor:
 
 
 def over_blocks(
-    kernel: Callable, arguments: tuple[Any, ...], blocks: int, threads: int, bytes_read: int | None = None
+    kernel: Callable,
+    arguments: tuple[Any, ...],
+    blocks: int,
+    threads: int,
+    bytes_read: int | None = None,
+    share: int | None = None,
 ) -> None:
     """Call kernel(*arguments, first, last) on `threads` runs that divide range(blocks); the caller takes the last.
 
@@ -28,7 +33,8 @@ def over_blocks(
         arguments: its arguments but for the last two.
         blocks: how many there are.
         threads: at most so many run.
-        bytes_read: for a kernel that is as fast as memory, what it reads: each thread gets at least `SHARE` of it.
+        bytes_read: for a kernel that is as fast as memory, what it reads: each thread gets at least a share of it.
+        share: bytes; None: `SHARE`.
 
     Raises:
         ValueError: "threads must be a positive integer, got 0."
@@ -36,7 +42,7 @@ def over_blocks(
     if not isinstance(threads, int) or threads < 1:
         raise ValueError(f"threads must be a positive integer, got {threads!r}.")
     if bytes_read is not None:
-        threads = min(threads, max(1, bytes_read // SHARE))
+        threads = min(threads, max(1, bytes_read // (share or SHARE)))
     if threads == 1 or blocks == 1:
         kernel(*arguments, 0, blocks)
         return

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from edgeinfer.kernels import attention_values
 from edgeinfer.kernels.attention_values import exponentials, largest_of, sum_of
 from edgeinfer.kernels.simd import (
+    add_f32,
+    broadcast_f32,
     choose,
     compiled,
     fma_f32,
@@ -24,10 +26,9 @@ from edgeinfer.kernels.simd import (
 from edgeinfer.kernels.threads import over_blocks
 
 LANES = 16
-# Blocks lie anywhere: the processor cannot guess the next one, the table knows it. Its lines are asked for so many
-# bytes ahead, and into the second cache: the first can wait for two dozen lines at a time only, half of this speed.
-AHEAD = 8 << 10
-FAST = {"reassoc", "nsz", "nnan", "ninf", "contract"}
+CHUNK = 128  # tokens whose scores are taken at a time: these, and what is fetched meanwhile, fit the second cache
+SHARE = 2 << 20  # bytes that wake a thread: blocks that lie anywhere are read more slowly than a stream
+FAST = {"reassoc", "nsz", "contract"}  # sums in any order; but what is no number stays none
 
 
 @compiled(forceinline=True)
@@ -36,139 +37,161 @@ def _load(wide, flat, at):
 
 
 @compiled(forceinline=True)
-def _scores_block(wide, query, keys, at, ahead, size, scores, to):
-    """scores[g, to : to + size] = query[g] . key of each token of the block that begins at `at`."""
-    heads, channels = query.shape
-    flat, room = scores.reshape(-1), scores.shape[1]
+def _scores_block(wide, query, heads, channels, keys, at, later, ahead, size, scores, to, room):
+    """scores[g, to : to + size] = query[g] . key of each token of the block at `at`; asks for the lines of `later`."""
+    zero = np.float32(0)
     for lane in range(0, size, LANES):
         for g in range(0, heads - heads % 4, 4):
-            a, b, c, d = (
-                splat_f32(np.float32(0)),
-                splat_f32(np.float32(0)),
-                splat_f32(np.float32(0)),
-                splat_f32(np.float32(0)),
-            )
-            p = at + lane
-            for i in range(channels):
+            a, b, c, d = splat_f32(zero), splat_f32(zero), splat_f32(zero), splat_f32(zero)
+            p, u, q = at + lane, ahead + lane, g * channels
+            for _ in range(channels):
                 k = _load(wide, keys, p)
-                prefetch_second_level(keys, p + ahead)
-                a = fma_f32(splat_f32(query[g, i]), k, a)
-                b = fma_f32(splat_f32(query[g + 1, i]), k, b)
-                c = fma_f32(splat_f32(query[g + 2, i]), k, c)
-                d = fma_f32(splat_f32(query[g + 3, i]), k, d)
+                prefetch_second_level(later, u)
+                a = fma_f32(broadcast_f32(query, q), k, a)
+                b = fma_f32(broadcast_f32(query, q + channels), k, b)
+                c = fma_f32(broadcast_f32(query, q + 2 * channels), k, c)
+                d = fma_f32(broadcast_f32(query, q + 3 * channels), k, d)
                 p += size
-            q = g * room + to + lane
-            store_f32x16(flat, q, a)
-            store_f32x16(flat, q + room, b)
-            store_f32x16(flat, q + 2 * room, c)
-            store_f32x16(flat, q + 3 * room, d)
+                u += size
+                q += 1
+            t = g * room + to + lane
+            store_f32x16(scores, t, a)
+            store_f32x16(scores, t + room, b)
+            store_f32x16(scores, t + 2 * room, c)
+            store_f32x16(scores, t + 3 * room, d)
         for g in range(heads - heads % 4, heads - heads % 2, 2):
-            a, b = splat_f32(np.float32(0)), splat_f32(np.float32(0))
-            c, d = splat_f32(np.float32(0)), splat_f32(np.float32(0))
-            p = at + lane
-            for i in range(0, channels, 2):
-                k = _load(wide, keys, p)
-                m = _load(wide, keys, p + size)
-                prefetch_second_level(keys, p + ahead)
-                prefetch_second_level(keys, p + ahead + size)
-                a = fma_f32(splat_f32(query[g, i]), k, a)
-                b = fma_f32(splat_f32(query[g + 1, i]), k, b)
-                c = fma_f32(splat_f32(query[g, i + 1]), m, c)
-                d = fma_f32(splat_f32(query[g + 1, i + 1]), m, d)
+            a, b, c, d = splat_f32(zero), splat_f32(zero), splat_f32(zero), splat_f32(zero)
+            p, u, q = at + lane, ahead + lane, g * channels
+            for _ in range(channels // 2):
+                k, m = _load(wide, keys, p), _load(wide, keys, p + size)
+                prefetch_second_level(later, u)
+                prefetch_second_level(later, u + size)
+                a = fma_f32(broadcast_f32(query, q), k, a)
+                b = fma_f32(broadcast_f32(query, q + channels), k, b)
+                c = fma_f32(broadcast_f32(query, q + 1), m, c)
+                d = fma_f32(broadcast_f32(query, q + channels + 1), m, d)
                 p += 2 * size
-            one = splat_f32(np.float32(1))
-            store_f32x16(flat, g * room + to + lane, fma_f32(a, one, c))
-            store_f32x16(flat, (g + 1) * room + to + lane, fma_f32(b, one, d))
+                u += 2 * size
+                q += 2
+            t = g * room + to + lane
+            store_f32x16(scores, t, add_f32(a, c))
+            store_f32x16(scores, t + room, add_f32(b, d))
         for g in range(heads - heads % 2, heads):
-            a, b = splat_f32(np.float32(0)), splat_f32(np.float32(0))
-            p = at + lane
-            for i in range(0, channels, 2):
-                prefetch_second_level(keys, p + ahead)
-                prefetch_second_level(keys, p + ahead + size)
-                a = fma_f32(splat_f32(query[g, i]), _load(wide, keys, p), a)
-                b = fma_f32(splat_f32(query[g, i + 1]), _load(wide, keys, p + size), b)
+            a, b = splat_f32(zero), splat_f32(zero)
+            p, u, q = at + lane, ahead + lane, g * channels
+            for _ in range(channels // 2):
+                prefetch_second_level(later, u)
+                prefetch_second_level(later, u + size)
+                a = fma_f32(broadcast_f32(query, q), _load(wide, keys, p), a)
+                b = fma_f32(broadcast_f32(query, q + 1), _load(wide, keys, p + size), b)
                 p += 2 * size
-            store_f32x16(flat, g * room + to + lane, fma_f32(a, splat_f32(np.float32(1)), b))
+                u += 2 * size
+                q += 2
+            store_f32x16(scores, g * room + to + lane, add_f32(a, b))
 
 
 @compiled(forceinline=True)
-def _values_block(wide, weights, start, count, values, at, ahead, out):
-    """out[g] += sum over the block's first `count` tokens of weight * value."""
-    heads, channels = out.shape
-    flat = out.reshape(-1)
+def _values_block(wide, weights, start, room, count, heads, channels, values, at, later, ahead, out):
+    """out[g] += sum over the block's first `count` tokens of weight * value; asks for the lines of `later`."""
     for c in range(0, channels, LANES):
         for g in range(0, heads - heads % 4, 4):
-            p = g * channels + c
-            w, x = load_f32x16(flat, p), load_f32x16(flat, p + channels)
-            y, z = load_f32x16(flat, p + 2 * channels), load_f32x16(flat, p + 3 * channels)
-            q = at + c
-            for t in range(count):
+            o = g * channels + c
+            w, x = load_f32x16(out, o), load_f32x16(out, o + channels)
+            y, z = load_f32x16(out, o + 2 * channels), load_f32x16(out, o + 3 * channels)
+            q, u, t = at + c, ahead + c, g * room + start
+            for _ in range(count):
                 v = _load(wide, values, q)
-                prefetch_second_level(values, q + ahead)
-                w = fma_f32(splat_f32(weights[g, start + t]), v, w)
-                x = fma_f32(splat_f32(weights[g + 1, start + t]), v, x)
-                y = fma_f32(splat_f32(weights[g + 2, start + t]), v, y)
-                z = fma_f32(splat_f32(weights[g + 3, start + t]), v, z)
+                prefetch_second_level(later, u)
+                w = fma_f32(broadcast_f32(weights, t), v, w)
+                x = fma_f32(broadcast_f32(weights, t + room), v, x)
+                y = fma_f32(broadcast_f32(weights, t + 2 * room), v, y)
+                z = fma_f32(broadcast_f32(weights, t + 3 * room), v, z)
                 q += channels
-            store_f32x16(flat, p, w)
-            store_f32x16(flat, p + channels, x)
-            store_f32x16(flat, p + 2 * channels, y)
-            store_f32x16(flat, p + 3 * channels, z)
+                u += channels
+                t += 1
+            store_f32x16(out, o, w)
+            store_f32x16(out, o + channels, x)
+            store_f32x16(out, o + 2 * channels, y)
+            store_f32x16(out, o + 3 * channels, z)
         for g in range(heads - heads % 4, heads - heads % 2, 2):
-            p = g * channels + c
-            w, x = load_f32x16(flat, p), load_f32x16(flat, p + channels)
-            q = at + c
-            for t in range(count):
+            o = g * channels + c
+            w, x = load_f32x16(out, o), load_f32x16(out, o + channels)
+            q, u, t = at + c, ahead + c, g * room + start
+            for _ in range(count):
                 v = _load(wide, values, q)
-                prefetch_second_level(values, q + ahead)
-                w = fma_f32(splat_f32(weights[g, start + t]), v, w)
-                x = fma_f32(splat_f32(weights[g + 1, start + t]), v, x)
+                prefetch_second_level(later, u)
+                w = fma_f32(broadcast_f32(weights, t), v, w)
+                x = fma_f32(broadcast_f32(weights, t + room), v, x)
                 q += channels
-            store_f32x16(flat, p, w)
-            store_f32x16(flat, p + channels, x)
+                u += channels
+                t += 1
+            store_f32x16(out, o, w)
+            store_f32x16(out, o + channels, x)
         for g in range(heads - heads % 2, heads):
-            p = g * channels + c
-            w = load_f32x16(flat, p)
-            q = at + c
-            for t in range(count):
-                prefetch_second_level(values, q + ahead)
-                w = fma_f32(splat_f32(weights[g, start + t]), _load(wide, values, q), w)
+            o = g * channels + c
+            w = load_f32x16(out, o)
+            q, u, t = at + c, ahead + c, g * room + start
+            for _ in range(count):
+                prefetch_second_level(later, u)
+                w = fma_f32(broadcast_f32(weights, t), _load(wide, values, q), w)
                 q += channels
-            store_f32x16(flat, p, w)
+                u += channels
+                t += 1
+            store_f32x16(out, o, w)
 
 
 @compiled(forceinline=True)
 def _attend(wide, query, keys, values, tables, starts, lengths, out, first, last):
+    """Chunk by chunk: scores, a softmax that is corrected when a larger score comes, weighted values.
+
+    Blocks lie anywhere: the processor cannot guess the next one, the table knows it. While the keys of a block are
+    read, its values are asked for, and with the values the keys of the chunk after this one: into the second cache,
+    for the first can wait for two dozen lines at a time only, half of this speed.
+    """
     _, heads, size, channels = values.shape
     key_flat, value_flat = keys.reshape(-1), values.reshape(-1)
-    groups = query.shape[2]
-    most = 0
-    for r in range(lengths.size):
-        most = max(most, lengths[r])
-    scores = np.empty((groups, -(-most // size) * size), np.float32)
-    step = heads * size * channels
-    near = max(2, AHEAD // (size * channels * (4 if wide is None else 2)))
+    groups, tile = query.shape[2], size * channels
+    per_chunk = max(1, CHUNK // size)
+    room = per_chunk * size
+    scores = np.empty((groups, room), np.float32)
+    flat, total, largest = scores.reshape(-1), np.empty(groups, np.float32), np.empty(groups, np.float32)
     for item in range(first, last):
         r, h = item // heads, item % heads
         length, table = lengths[r], tables[starts[r] :]
         blocks = -(-length // size)
-        for j in range(blocks):
-            at = table[j] * step + h * size * channels
-            ahead = (table[min(j + near, blocks - 1)] - table[j]) * step
-            _scores_block(wide, query[r, h], key_flat, at, ahead, size, scores, j * size)
-        total = np.empty(groups, np.float32)
+        after = min(item + 1, last - 1)
+        next_start, next_blocks = starts[after // heads], -(-lengths[after // heads] // size)
+        tokens, result = query[r, h].reshape(-1), out[r, h].reshape(-1)
+        result[:], total[:], largest[:] = np.float32(0), np.float32(0), np.float32(-np.inf)
+        for begin in range(0, blocks, per_chunk):
+            end = min(begin + per_chunk, blocks)
+            for j in range(begin, end):
+                at, to = (table[j] * heads + h) * tile, (j - begin) * size
+                _scores_block(wide, tokens, groups, channels, key_flat, at, value_flat, at, size, flat, to, room)
+            count = min(end * size, length) - begin * size
+            for g in range(groups):
+                row = scores[g]
+                top = max(largest[g], largest_of(row, count))
+                if top > largest[g]:
+                    shrink = np.exp(largest[g] - top)
+                    total[g] *= shrink
+                    for i in range(g * channels, (g + 1) * channels):
+                        result[i] *= shrink
+                    largest[g] = top
+                exponentials(row, count, top)
+                total[g] += sum_of(row, count)
+            for j in range(begin, end):
+                at, to = (table[j] * heads + h) * tile, (j - begin) * size
+                if j + per_chunk < blocks:
+                    ahead = (table[j + per_chunk] * heads + h) * tile
+                else:
+                    ahead = (tables[next_start + min(j - begin, next_blocks - 1)] * heads + after % heads) * tile
+                seen = min(size, length - j * size)
+                _values_block(wide, flat, to, room, seen, groups, channels, value_flat, at, key_flat, ahead, result)
         for g in range(groups):
-            row = scores[g]
-            exponentials(row, length, largest_of(row, length))
-            total[g] = sum_of(row, length)
-        result = out[r, h]
-        result[:] = np.float32(0)
-        for j in range(blocks):
-            at = table[j] * step + h * size * channels
-            ahead = (table[min(j + near, blocks - 1)] - table[j]) * step
-            _values_block(wide, scores, j * size, min(size, length - j * size), value_flat, at, ahead, result)
-        for g in range(groups):
-            result[g] *= np.float32(1) / total[g]
+            scale = np.float32(1) / total[g]
+            for i in range(g * channels, (g + 1) * channels):
+                result[i] *= scale
 
 
 @compiled([attention_values.__file__])
@@ -305,5 +328,5 @@ def paged_attention(
     else:
         kernel = _attend_bf16 if vectors else _plain_bf16
     read = int(lengths.sum()) * kv_heads * channels * 2 * keys.itemsize
-    over_blocks(kernel, (grouped, keys, values, tables, starts, lengths, out), rows * kv_heads, threads, read)
+    over_blocks(kernel, (grouped, keys, values, tables, starts, lengths, out), rows * kv_heads, threads, read, SHARE)
     return out.reshape(rows, heads, channels)
