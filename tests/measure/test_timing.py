@@ -217,6 +217,33 @@ def test_a_thread_count_that_changes_during_the_rounds_is_noted(monkeypatch):
     assert "torch had 1 threads before the rounds and 2 after" in compare({"a": work, "b": work}, "a", **QUICK).table()
 
 
+def test_a_contender_waits_until_the_threads_of_the_last_one_are_idle(monkeypatch):
+    events: list[str] = []
+    busy = [0]  # windows in which threads of the last contender still spin
+    used = [0.0]
+
+    def sleep(seconds: float) -> None:
+        events.append("rest")
+        used[0] += seconds if busy[0] > 0 else 0.0
+        busy[0] -= 1
+
+    def spinning() -> None:
+        events.append("spinning")
+        busy[0] = 2
+
+    monkeypatch.setattr(timing.time, "sleep", sleep)
+    monkeypatch.setattr(timing.time, "process_time", lambda: used[0])
+    monkeypatch.setattr(timing, "_repeats", lambda *_: 1)
+    monkeypatch.setattr(timing, "_threads", lambda: {"torch": 2})
+    compare({"a": spinning, "b": lambda: events.append("quiet")}, "a", rounds=8, warmup=1, sample_seconds=0)
+    after = [events[i + 1 :][:3] for i, event in enumerate(events[2:-1], start=2) if event == "spinning"]
+    assert after and all(rests == ["rest"] * 3 for rests in after if len(rests) == 3)
+    events.clear()
+    monkeypatch.setattr(timing, "_threads", lambda: {"torch": 1})
+    compare({"a": spinning, "b": work}, "a", rounds=3, warmup=1, sample_seconds=0)
+    assert "rest" not in events  # one thread leaves none behind
+
+
 def test_rotating_needs_two_copies():
     with pytest.raises(ValueError, match="at least two copies, got 1"):
         rotating(work, [1])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from edgeinfer.kernels import simd
-from edgeinfer.memory.paging import attention, paged_attention
+from edgeinfer.kernels import simd, threads
+from edgeinfer.memory.paging import paged_attention
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -75,7 +75,7 @@ def test_two_threads_and_large_scores_change_nothing(monkeypatch):
     one = paged_attention(query, keys, values, tables, lengths)
     assert np.isfinite(one).all()
     np.testing.assert_allclose(one, exact(query, keys, values, tables, lengths), rtol=2e-3, atol=2e-3)
-    monkeypatch.setattr(attention, "SHARE", 1)  # as little as this wakes a thread
+    monkeypatch.setattr(threads, "SHARE", 1)  # as little as this wakes a thread
     np.testing.assert_array_equal(one, paged_attention(query, keys, values, tables, lengths, threads=2))
 
 

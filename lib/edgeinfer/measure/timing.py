@@ -73,7 +73,9 @@ def compare(
     """Time all contenders side by side and return paired ratios.
 
     In every round each contender runs once, in shuffled order; short calls are repeated until a value takes about
-    `sample_seconds`. A disturbance then hits all of them alike, and the median over the rounds ignores it.
+    `sample_seconds`. A disturbance then hits all of them alike, and the median over the rounds ignores it. A library
+    with several threads leaves them spinning for some milliseconds after a call; the next contender waits for that,
+    and makes one call that is not timed.
 
     Args:
         contenders: name -> function without arguments that does the whole work when called.
@@ -112,14 +114,18 @@ def compare(
     notes = []
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle of one contender would be charged to it
-    start = time.perf_counter()
+    start, rested = time.perf_counter(), 0.0
     try:
         for done in range(rounds):
-            if done >= FEWEST_ROUNDS and time.perf_counter() - start > max_seconds:
+            if done >= FEWEST_ROUNDS and time.perf_counter() - start - rested > max_seconds:
                 notes.append(f"stopped after {done} of {rounds} rounds because max_seconds={max_seconds:g} had passed")
                 break
             order.shuffle(names)
             for name in names:
+                if any(count > 1 for count in threads.values()):
+                    rested += _until_idle()
+                    if repeats[name] > 1:
+                        contenders[name]()  # wakes processors that have slept meanwhile
                 times[name].append(_sample(contenders[name], repeats[name]))
     finally:
         if collecting:
@@ -199,6 +205,17 @@ def _sample(function: Callable[[], object], count: int) -> float:
     for _ in range(count):
         function()
     return (clock() - start) / count
+
+
+def _until_idle(windows: int = 8) -> float:
+    """Wait until no thread of this process computes, `windows` of 8 ms at most; returns the seconds waited."""
+    start = time.perf_counter()
+    for _ in range(windows):
+        used = time.process_time()
+        time.sleep(0.008)  # two of the ticks by which the kernel counts what other threads have used
+        if time.process_time() - used < 0.001:
+            break
+    return time.perf_counter() - start
 
 
 def _refuse_different_results(results: Mapping[str, object], baseline: str, tolerance: float) -> None:

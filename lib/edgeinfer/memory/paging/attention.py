@@ -27,7 +27,6 @@ from edgeinfer.kernels.threads import over_blocks
 
 LANES = 16
 CHUNK = 128  # tokens whose scores are taken at a time: these, and what is fetched meanwhile, fit the second cache
-SHARE = 2 << 20  # bytes that wake a thread: blocks that lie anywhere are read more slowly than a stream
 FAST = {"reassoc", "nsz", "contract"}  # sums in any order; but what is no number stays none
 
 
@@ -328,5 +327,5 @@ def paged_attention(
     else:
         kernel = _attend_bf16 if vectors else _plain_bf16
     read = int(lengths.sum()) * kv_heads * channels * 2 * keys.itemsize
-    over_blocks(kernel, (grouped, keys, values, tables, starts, lengths, out), rows * kv_heads, threads, read, SHARE)
+    over_blocks(kernel, (grouped, keys, values, tables, starts, lengths, out), rows * kv_heads, threads, read)
     return out.reshape(rows, heads, channels)
