@@ -97,17 +97,29 @@ def _helper() -> _Helper:
         return _Helper()
 
 
-def _apart(caller: int, kernel: Callable, *arguments: Any) -> None:
-    """In a helper: run a kernel, but not on the processor of the caller.
+def processor() -> int:
+    """The number of the processor that this thread runs on; -1 where the system does not say."""
+    return -1 if _processor is None else int(_processor())
+
+
+def keep_off(busy: int) -> None:
+    """Move this thread to another processor, and keep it there, if it runs on that of a thread that computes.
 
     Linux likes to wake a thread where its waker runs, though another processor idles: then both take turns, and since
     each turn is shorter than the time after which loads are balanced, they do so call after call.
+
+    Args:
+        busy: `processor()` of the thread that computes; -1 does nothing.
     """
-    if _processor is not None and _processor() == caller:
-        others = os.sched_getaffinity(os.getpid()) - {caller}  # those of the main thread: as `taskset` left them
+    if busy >= 0 and processor() == busy:
+        others = os.sched_getaffinity(os.getpid()) - {busy}  # those of the main thread: as `taskset` left them
         if others:
             with contextlib.suppress(OSError):  # a sandbox that forbids it: slower, not wrong
                 os.sched_setaffinity(0, others)
+
+
+def _apart(caller: int, kernel: Callable, *arguments: Any) -> None:
+    keep_off(caller)
     kernel(*arguments)
 
 
@@ -139,7 +151,7 @@ def over_blocks(
         kernel(*arguments, 0, blocks)
         return
     edges = [blocks * i // parts for i in range(parts + 1)]
-    here = -1 if _processor is None else _processor()
+    here = processor()
     helpers: list[_Helper] = []
     errors: list[BaseException | None] = []
     try:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 HERE = "edgeinfer.memory.offload.limited"
 PLENTY = 1 << 34  # bytes: a limit that is none
 PROFILED = 4  # layers that are run to measure a machine; the others are like them
-BATCHES = (1, 8, 32)  # sub-batches that are timed
+BATCHES = (4, 8, 32)  # sub-batches that are timed beside that of one row
 SHARED = Path("/dev/shm")
 
 
@@ -111,7 +111,13 @@ def in_child_measure(folder: str, slow: str, prompt: int, new_tokens: int) -> di
         around = max(float(np.median(moved.steps[1:])) - profiled * layer, 0.0)
         return (layer + around / work.layers) / 2
 
-    lanes(BATCHES[0], (1.0, 0.0, 0.0))  # kernels are loaded, files are found
+    def slows(moved: Moved, lane: str) -> float:
+        """Seconds that computing takes longer for each second in which both go on."""
+        together = min(a_layer(moved, "compute"), a_layer(moved, lane))
+        return max(0.0, a_layer(moved, "compute") - fast) / together
+
+    lanes(1, (1.0, 0.0, 0.0))  # kernels are loaded, files are found
+    single = sub_batch(lanes(1, (1.0, 0.0, 0.0)))
     alone = {batch: lanes(batch, (1.0, 0.0, 0.0)) for batch in BATCHES}
     took = np.array([sub_batch(moved) for moved in alone.values()])
     slope, start = np.polyfit(BATCHES, took, 1, w=1 / took)
@@ -123,10 +129,11 @@ def in_child_measure(folder: str, slow: str, prompt: int, new_tokens: int) -> di
         "disk_rate": work.layer_bytes / a_layer(read, "disk"),
         "layer_seconds": float(max(start, 0.0)),
         "row_seconds": float(max(slope, 0.0)),
+        "single_seconds": single,
         "cache_rate": 2 * moving / a_layer(below, "caches"),
         "cache_seconds": max(0.0, a_layer(below, "compute") - fast) / 2,
-        "copy_slows": max(0.0, a_layer(copied, "compute") - fast) / a_layer(copied, "slow"),
-        "disk_slows": max(0.0, a_layer(read, "compute") - fast) / a_layer(read, "disk"),
+        "copy_slows": slows(copied, "slow"),
+        "disk_slows": slows(read, "disk"),
     }
     if work.packed_layer_bytes is not None:
         packed = lanes(usual, (1.0, 0.0, 0.0), 1.0, packed=True)

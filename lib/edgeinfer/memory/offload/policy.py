@@ -21,6 +21,8 @@ class Machine:
         disk_rate: bytes/s from the disk.
         layer_seconds: time of one product-filled layer for one sub-batch whatever its rows (the weights are read).
         row_seconds: more of it for each row.
+        single_seconds: time of one layer for a sub-batch of one row, whose products are of a matrix and a vector and
+            run otherwise; None: as the two above say.
         cache_rate: bytes/s of keys and values from the slow tier, which come in shorter runs; None: as weights.
         cache_seconds: computing takes so much longer for a sub-batch whose caches do not lie where they are used.
         unpack_rate: bytes/s of weights that come out of four bits, on the processor that computes.
@@ -43,6 +45,7 @@ class Machine:
     packed_cache_seconds: float = 0.0
     copy_slows: float = 0.0
     disk_slows: float = 0.0
+    single_seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -171,6 +174,8 @@ def terms(machine: Machine, work: Workload, policy: Policy, below: bool | None =
     buffers = 2 * policy.batch * work.kv_bytes if below or policy.pack_kv else 0.0
     activations = policy.rows * work.hidden_bytes + policy.batch * work.working_bytes
     batch_seconds = machine.layer_seconds + policy.batch * machine.row_seconds
+    if policy.batch == 1 and machine.single_seconds is not None:
+        batch_seconds = machine.single_seconds
     batch_seconds += policy.pack_kv * machine.packed_cache_seconds
     return Terms(
         layer,

@@ -12,6 +12,8 @@ from concurrent.futures import Future
 from queue import PriorityQueue
 from typing import Any
 
+from edgeinfer.kernels.threads import keep_off, processor
+
 
 class Road:
     """One thread with a queue. Copies of caches and of weights share it, since the bytes share one memory bus.
@@ -36,9 +38,15 @@ class Road:
         self.close()
 
     def submit(self, job: Callable[..., Any], *arguments: Any, urgent: bool = False) -> Future:
-        """Send a job; its future has the result, or what it raised."""
+        """Send a job; its future has the result, or what it raised. Who sends it goes on computing where it is."""
         future: Future = Future()
-        self._jobs.put((0 if urgent else 1, next(self._count), future, lambda: job(*arguments)))
+        here = processor()
+
+        def run() -> Any:
+            keep_off(here)
+            return job(*arguments)
+
+        self._jobs.put((0 if urgent else 1, next(self._count), future, run))
         return future
 
     def close(self) -> None:
