@@ -61,10 +61,14 @@ def test_controls_are_checked():
     assert "say in a sentence what it shows" in silent.render()
 
 
-def test_where_nobody_moves_anything_it_is_a_picture(figure, monkeypatch):
+def test_where_nobody_moves_anything_the_page_draws_the_first_state(figure, monkeypatch):
     monkeypatch.setenv("EDGEINFER_STRICT", "1")
     bundle = figure._repr_mimebundle_()
     assert set(bundle) == {"text/plain", "text/html"}
+    assert 'class="lmfig"' in bundle["text/html"] and "n to the power 2" in bundle["text/html"]
+    assert "the controls are there where the notebook runs" in bundle["text/html"]
+    figure.default["power"] = 3  # for which it fails
+    assert "could not be drawn for power = 3" in figure._repr_mimebundle_()["text/html"]
 
 
 def test_in_a_kernel_it_is_a_widget(monkeypatch):

@@ -95,6 +95,8 @@ class SliderFigure:
         ValueError: "the controls make 9000 states ..." (thin them out), or a frame without a text.
     """
 
+    words_hidden = False  # shown to those who do not see the picture only
+
     def __init__(self, title: str, controls: Sequence[Slider], draw: Callable[..., Frame]) -> None:
         self.title, self.controls = title, list(controls)
         if not 1 <= len(self.controls) <= 4:
@@ -173,7 +175,7 @@ class SliderFigure:
         has_chart = any(isinstance(p, Chart) for p in self.frames[0].panels)
         numbers = "<details><summary>The numbers behind the picture</summary><div></div></details>" if has_chart else ""
         return (
-            f'<div class="lmfig{"" if controls else " lm-still"}" id="{name}" role="group" {naming}>'
+            f'<div class="lmfig{" lm-still" if self.words_hidden else ""}" id="{name}" role="group" {naming}>'
             # The data first, the picture for readers without scripts last: between what is seen and the script that
             # draws it nothing is left to load, so on a slow line no figure stands empty and pushes the text away later.
             f'<style>{_asset("figure.css")}</style><script type="application/json">{payload}</script>{head}{controls}'

@@ -1,7 +1,7 @@
 """A figure that is computed anew whenever a control moves: for a lab, where the kernel runs and the function is yours.
 
 It takes what `SliderFigure` takes, but draws one state at a time with ipywidgets, so a state may be slow, and a
-function that was changed is called as it is now. Where nobody moves anything (tests, a report) it is a picture.
+function that was changed is called as it is now. Where nobody moves anything (the book, a report) it shows one state.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from edgeinfer.figures.charts import Chart, Frame, with_ranges
-from edgeinfer.figures.interactive import Slider
+from edgeinfer.figures.interactive import Slider, SliderFigure
 from edgeinfer.figures.style import svg_text
 
 if TYPE_CHECKING:
@@ -24,6 +24,14 @@ PICTURE = "max-width:720px;width:100%;height:auto;background:#fff"
 
 
 STILL = "<p><small>A picture of the first state; the controls are there where the notebook runs.</small></p>"
+
+
+class _State(SliderFigure):
+    """One state as a figure of the page: it follows the dark page and a phone's width."""
+
+    def __init__(self, title: str, frame: Frame) -> None:
+        self.title, self.controls, self.default, self.states, self.frames = title, [], {}, [{}], [frame]
+        self._check()
 
 
 class LiveFigure:
@@ -66,6 +74,12 @@ class LiveFigure:
                 "Mend the function, run its cell, and move a control.</p>"
             )
 
+    def _first_state(self) -> str:
+        try:
+            return _State(self.title, self.draw(**self.default)).to_html()
+        except Exception:
+            return self.render()  # which says what failed
+
     def widget(self) -> VBox:
         """Return the controls above the picture; moving a control draws again."""
         import ipywidgets
@@ -93,8 +107,8 @@ class LiveFigure:
         return ipywidgets.VBox([*parts.values(), shown])
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        # The picture stands beside the controls: for the book's pages and other readers that run no widgets.
-        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self.render() + STILL}
+        # One state stands beside the controls: for the book's pages and other readers that run no widgets.
+        bundle: dict[str, Any] = {"text/plain": repr(self), "text/html": self._first_state() + STILL}
         if os.environ.get("EDGEINFER_STRICT") == "1":  # nobody is there to move anything
             return bundle
         try:

@@ -24,6 +24,8 @@ class StillFigure(SliderFigure):
         words: what the picture shows, for those who do not see it; without them the numbers are told (`in_words`).
     """
 
+    words_hidden = True
+
     def __init__(self, chart: Chart, words: str = "") -> None:
         self.title, self.controls, self.default, self.states = chart.title, [], {}, [{}]
         self.frames = [Frame([replace(chart, title="")], " ".join(words.split()) or in_words(chart))]

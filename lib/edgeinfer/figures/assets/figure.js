@@ -250,12 +250,16 @@
       const frame = data.frames[state], parts = frame.panels.map(full);
       drawn = panels.clientWidth;
       panels.textContent = "";
-      // All places first: a chart is drawn as wide as its place is once its neighbours stand.
+      // All places first, then the tables: a chart is drawn as wide as its place is once its neighbours are filled.
       const linked = [], hosts = parts.map((panel) => make("div", { class: panel.kind === "table" ? "lm-panel lm-fit" : "lm-panel" }, panels));
       parts.forEach((panel, i) => {
         const host = hosts[i];
-        if (panel.kind === "picture") { make("img", { src: panel.src, alt: frame.text, width: panel.width, height: panel.height }, host); return; }
-        if (panel.kind === "table") { table(panel, host); return; }
+        if (panel.kind === "picture") make("img", { src: panel.src, alt: frame.text, width: panel.width, height: panel.height }, host);
+        if (panel.kind === "table") table(panel, host);
+      });
+      parts.forEach((panel, i) => {
+        const host = hosts[i];
+        if (panel.kind === "picture" || panel.kind === "table") return;
         if (panel.title) make("div", { class: "lm-panel-title" }, host, panel.title);
         chart(panel, host, (panel.title ? panel.title + ". " : "") + frame.text, linked);
       });
