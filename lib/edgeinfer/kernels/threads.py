@@ -12,8 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numba import types
@@ -26,6 +25,7 @@ from edgeinfer.kernels.simd import compiled
 SHARE = 1 << 20
 PATIENCE = 200_000  # looks at the number, some 0.2 ms: shares are alike, and the caller has done its own
 
+T = TypeVar("T")
 _processor = getattr(ctypes.CDLL(None), "sched_getcpu", None) if sys.platform == "linux" else None
 _idle: list["_Helper"] = []
 if hasattr(os, "register_at_fork"):
@@ -118,9 +118,15 @@ def keep_off(busy: int) -> None:
                 os.sched_setaffinity(0, others)
 
 
-def _apart(caller: int, kernel: Callable, *arguments: Any) -> None:
-    keep_off(caller)
-    kernel(*arguments)
+def beside(job: Callable[..., T], *arguments: Any) -> Callable[[], T]:
+    """A call for another thread, which will run it off the processor that the thread of now computes on."""
+    here = processor()
+
+    def run() -> T:
+        keep_off(here)
+        return job(*arguments)
+
+    return run
 
 
 def over_blocks(
@@ -151,13 +157,12 @@ def over_blocks(
         kernel(*arguments, 0, blocks)
         return
     edges = [blocks * i // parts for i in range(parts + 1)]
-    here = processor()
     helpers: list[_Helper] = []
     errors: list[BaseException | None] = []
     try:
         for first, last in itertools.pairwise(edges[:-1]):
             helper = _helper()
-            helper.begin(partial(_apart, here, kernel, *arguments, first, last))
+            helper.begin(beside(kernel, *arguments, first, last))
             helpers.append(helper)
         kernel(*arguments, edges[-2], edges[-1])
     finally:  # nothing is returned while a helper still writes

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from edgeinfer.kernels.threads import beside
 from edgeinfer.memory.storage import ColdFile
 from edgeinfer.models import Config
 
@@ -138,7 +139,7 @@ class FlashKVCache:
     def _start(self, layer: int) -> None:
         if self._stored[layer] and layer not in self._coming:
             count = self._stored[layer]
-            self._coming[layer] = count, self._thread.submit(self._read, layer, count)
+            self._coming[layer] = count, self._thread.submit(beside(self._read, layer, count))
 
     def _read(self, layer: int, count: int) -> Tensor:
         blocks = np.empty((count, *self._shape), self._kind)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from edgeinfer.kernels.threads import beside
 from edgeinfer.memory.experts.expert_file import ExpertFile
 from edgeinfer.memory.experts.routing import gate_weights
 from edgeinfer.models import Decoder, WeightStore
@@ -85,7 +86,7 @@ class ExpertStore:
         self._drop_stale(layer - 1)
         for expert in experts:
             if expert not in self._kept[layer] and (layer, expert) not in self._coming:
-                self._coming[layer, expert] = self._thread.submit(self._read, layer, expert)
+                self._coming[layer, expert] = self._thread.submit(beside(self._read, layer, expert))
         self._note_peak()
 
     def _read(self, layer: int, expert: int) -> np.ndarray:

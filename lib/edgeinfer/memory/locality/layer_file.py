@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from edgeinfer.kernels.memory import huge_empty
+from edgeinfer.kernels.threads import beside
 from edgeinfer.memory.storage import ColdFile, write_whole
 from edgeinfer.memory.storage.cold_file import BLOCK
 from edgeinfer.models.decoder import Decoder
@@ -189,6 +190,6 @@ class LayerStream:
                 self._turn = 1 - self._turn
                 if layer + 1 < count or again:
                     following = (layer + 1) % count
-                    job = self._pool.submit(self._read, following, self._buffers[self._turn])
+                    job = self._pool.submit(beside(self._read, following, self._buffers[self._turn]))
                     self._next = (following, job)
             yield layer, self._file.tensors(layer, mine)

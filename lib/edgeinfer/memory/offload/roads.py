@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from queue import PriorityQueue
 from typing import Any
 
-from edgeinfer.kernels.threads import keep_off, processor
+from edgeinfer.kernels.threads import beside
 
 
 class Road:
@@ -40,13 +40,7 @@ class Road:
     def submit(self, job: Callable[..., Any], *arguments: Any, urgent: bool = False) -> Future:
         """Send a job; its future has the result, or what it raised. Who sends it goes on computing where it is."""
         future: Future = Future()
-        here = processor()
-
-        def run() -> Any:
-            keep_off(here)
-            return job(*arguments)
-
-        self._jobs.put((0 if urgent else 1, next(self._count), future, run))
+        self._jobs.put((0 if urgent else 1, next(self._count), future, beside(job, *arguments)))
         return future
 
     def close(self) -> None:
