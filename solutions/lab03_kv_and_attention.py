@@ -224,7 +224,8 @@ print(
 
 # %% id="axis"
 table = {}
-print("bits  keys share a grid along  values along   recall  perplexity     (model with loud key channels)")
+print("the model with loud key channels:")
+print("bits  keys along  values along  recall  perplexity")
 for bits in (8, 4, 2):
     for key_axis, value_axis in (("tokens", "channels"), ("tokens", "tokens"), ("channels", "channels")):
 
@@ -233,7 +234,7 @@ for bits in (8, 4, 2):
 
         table[bits, key_axis, value_axis] = quality(few_bits, loud)
         recall, perplexity = table[bits, key_axis, value_axis]
-        print(f"{bits:4}  {key_axis:23}  {value_axis:13}  {recall:6.2f}  {perplexity:10.2f}")
+        print(f"{bits:4}  {key_axis:10}  {value_axis:12}  {recall:6.2f}  {perplexity:10.2f}")
 for name, key_axis in (("channel", "tokens"), ("token", "channels")):
     quiet = quality(lambda keys, values, axis=key_axis: (rounded(keys, 2, axis), rounded(values, 2, "channels")))
     print(f"2 bits, keys per {name}, without loud channels: recall {quiet[0]:.2f}, perplexity {quiet[1]:.2f}")
@@ -254,8 +255,9 @@ print(
 # they become one more group of codes, and never change again.
 #
 # ```text
-# group_size = 4     codes: 8 tokens, 2 groups    recent: 2 tokens    + key ->  8 coded, 3 recent
-#                    codes: 8 tokens, 2 groups    recent: 3 tokens    + key -> 12 coded, 0 recent
+# group_size = 4
+#  8 coded, 2 recent  + key ->   8 coded, 3 recent
+#  8 coded, 3 recent  + key ->  12 coded, 0 recent
 # ```
 #
 # Call your `quantize_keys`; its check has to be green first.
@@ -403,7 +405,8 @@ def restored(x, pairs, t, keep):
 
 
 merged = {}
-print("\nmerged pairs   tokens kept   bytes of float16   recall   perplexity")
+print("\nbytes: share of a float16 cache")
+print("pairs  tokens kept  bytes  recall  perplexity")
 for pairs in ([(6, 7)], [(4, 5), (6, 7)]):
     for keep in (3 * context // 4, context // 2, 0):
         # of two layers: one direction (both rows where a token is kept), and two lengths per token
@@ -411,12 +414,15 @@ for pairs in ([(6, 7)], [(4, 5), (6, 7)]):
         cost = 1 - 2 * len(pairs) / layers * (1 - part)
         recall, perplexity = quality(lambda *sides, p=pairs, n=keep: [restored(side, p, 0.6, n) for side in sides])
         merged[len(pairs), cost] = recall
-        print(f"{len(pairs):12}   {keep:11}   {cost:16.1%}   {recall:6.2f}   {perplexity:10.2f}")
+        print(f"{len(pairs):5}  {keep:11}  {cost:5.1%}  {recall:6.2f}  {perplexity:10.2f}")
+recall, perplexity = table[2, "tokens", "channels"]
+print(f"{'2-bit codes':18}  {coded_bytes[2] / float16_bytes:5.1%}  {recall:6.2f}  {perplexity:10.2f}")
 
 # %% [markdown] id="merge_question"
-# An honest result: the merge is right (the check says so), and yet it does more harm here than 2-bit codes, which save
-# far more. The paper's models have tens of layers, and neighbours do nearly the same work. With eight layers each has
-# work of its own. Which line of the output could have told you **before** anything was merged?
+# An honest result: the merge is right (the check says so). And yet, unless most tokens are kept as they are, it does
+# more harm here than the 2-bit codes of the last line, which save far more. The paper's models have tens of layers, and
+# neighbours do nearly the same work. With eight layers each has work of its own. Which line of the output could have
+# told you **before** anything was merged?
 #
 # ### Exercise 4: a filter that reads the high bits first
 #
@@ -570,8 +576,10 @@ figures.LiveFigure(
 # living only; column j of `probabilities` belongs to token `alive[j]`.
 #
 # ```text
-# importance [2.0, 9.0, 1.0, 0.5]   alive [0, 2, 3]   this layer adds [0.1, 0.2, 1.7]   keep 2
-#         -> [2.1, 9.0, 1.2, 2.2]         [0, 3]      (token 1 was pruned earlier; it stays out)
+# importance  [2.0, 9.0, 1.0, 0.5]   alive [0, 2, 3]
+# layer adds  [0.1, 0.2, 1.7]        keep  2
+#         ->  [2.1, 9.0, 1.2, 2.2]   alive [0, 3]
+# (token 1 was pruned earlier; it stays out)
 # ```
 
 
@@ -648,7 +656,7 @@ for target in (0.9, 0.75, 0.6):
 
 # %% [markdown] id="cascade_question"
 # Recall and perplexity do not prefer the same schedule. Which tokens does a question need, and which does the next word
-# of a text need? A method that is judged by perplexity alone can lose every answer and still look good.
+# of a text need? A method that is judged by perplexity alone can lose answers and still look good.
 
 # %% [markdown] id="measure_text"
 # ## Measure

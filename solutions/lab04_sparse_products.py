@@ -91,9 +91,9 @@ pruned_perplexity = {
 }
 perplexity(original)  # put the weights back
 print(f"not pruned: perplexity {baseline:.2f}")
-print(f"{'zeros':22}" + "".join(f"{s:>9.0%}" for s in shares))
+print(f"{'zeros':20}" + "".join(f"{s:>6.0%}" for s in shares))
 for name, values in pruned_perplexity.items():
-    print(f"{name:22}" + "".join(f"{v:9.2f}" for v in values))
+    print(f"{name:20}" + "".join(f"{v:6.2f}" for v in values))
 print(f"a tenth more would be {1.1 * baseline:.2f}  (you predicted zeros: {sparsity_for_a_tenth_more})")
 
 # %% [markdown] id="build_1"
@@ -179,11 +179,13 @@ print(f"bytes with values of 2 bytes and columns of 4: {by_rows:,}, dense {2 * l
 # of 64 bits answers it for 64 columns, and the non-zeros follow one another without any index. Endor sends weights to
 # the accelerator like this, SpInfer computes from it.
 #
-# Column 64·w + i of a row is bit i of its word w, and bit i is worth 2^i: column 0 is the *lowest* bit. Each row begins
-# with a word of its own; a width of 100 takes two words, and the bits that stand for no column are 0.
+# Column 64·w + i of a row is bit i of its word w, and bit i is worth $2^i$: column 0 is the *lowest* bit. Each row
+# begins with a word of its own; a width of 100 takes two words, and the bits that stand for no column are 0.
 #
 # ```text
-# row     0  5  0  0  7            mask = 2**1 + 2**4 = 18            values 5 7
+# row     0  5  0  0  7
+# mask    2**1 + 2**4 = 18
+# values  5  7
 # ```
 #
 # **2a.** Pack. Mind the width of your numbers: a mask has 64 bits, a float has room for 53, and in NumPy a `uint64` can
@@ -544,19 +546,20 @@ network = np.zeros(square.shape, np.float32)
 network[group_network.row_numbers, group_network.indices] = group_network.data
 
 v = rng.normal(size=square.shape[1]).astype(np.float32)
-blocks_all = square.size // 16
+blocks_all, largest = square.size // 16, 0.0
+print("blocks touched, in the given order and in yours:")
+print("matrix         density   given   yours  saved")
 for name, matrix in (("pruned weight", square), ("at random", scattered), ("groups", network)):
     order, undo = permute(matrix != 0, 4, 4)
     before = sparse_steps.touched_blocks(matrix != 0, 4, 4)
     after = sparse_steps.touched_blocks(matrix[order] != 0, 4, 4)
     error = np.abs(sparse_matvec(*compress(matrix[order]), v)[undo] - matrix @ v).max()
-    print(
-        f"{name:14} density {(matrix != 0).mean():.3f}: blocks touched {before / blocks_all:6.1%} -> "
-        f"{after / blocks_all:6.1%}, saved {1 - after / before:5.1%};  product differs by {error:.0e}"
-    )
-    if name == "pruned weight":
-        expected = 1 - (1 - (matrix != 0).mean()) ** 16
-        print(f"{'':14} (if its non-zeros lay at random, {expected:6.1%} would be touched)")
+    largest = max(largest, error)
+    touched = f"{before / blocks_all:6.1%}  {after / blocks_all:6.1%}"
+    print(f"{name:13}  {(matrix != 0).mean():7.3f}  {touched}  {1 - after / before:5.1%}")
+expected = 1 - (1 - (square != 0).mean()) ** 16
+print(f"if the pruned weight's non-zeros lay at random: {expected:.1%}")
+print(f"put back, the products differ by {largest:.0e} at most")
 
 # %% [markdown] id="measure_text"
 # ## Measure

@@ -208,7 +208,7 @@ loads = lab.fallback("count_loads", count_loads, library_loads)
 print("order        " + "   ".join(f"room {room}" for room in (1, 2, 4, 8)))
 for name in blocks.ORDERS:
     order = np.array(blocks.block_order(8, name))
-    print(f"{name:10}" + "   ".join(f"{int(loads(order, room)):6}" for room in (1, 2, 4, 8)))
+    print(f"{name:13}" + "   ".join(f"{int(loads(order, room)):6}" for room in (1, 2, 4, 8)))
 print(f"two fit, twice in a row: {int(loads(np.array(blocks.block_order(8)), 2))}; you predicted {loads_in_a_row}")
 text = models.held_out_tokens("train")
 for name, order in (("once", [0, 1]), ("each twice in a row", [0, 0, 1, 1])):
@@ -310,22 +310,24 @@ print(f"for 1 x 4 you predicted {error_of_tiles}")
 #
 # 1. Matching by similarity was meant to beat chance. Did it, and why (not)?
 # 2. Which repetition order needs how large a cache to be free? Why does the reverse order lie in between?
-# 3. Larger tiles save more bytes. Name the two prices, and say which of them training could lower.
+# 3. Larger tiles save more bytes. Which price do wider and higher tiles both have? Which one do only the higher ones
+#    have (more rows), and what happens to it in wider ones? Which of the two prices could training lower?
 #
 # | points | for |
 # | --- | --- |
 # | 1 | (1) the cosines named; most similar told apart from similar |
 # | 1 | (2) one block against all blocks; the turning point of the reverse order |
-# | 2 | (3) error and multiplications, with numbers; training lowers the error |
+# | 2 | (3) the two prices of wider and of higher tiles, with numbers; what training can change and what not |
 
 # %% [markdown] id="explain" role="written" points=4
 # ### BEGIN SOLUTION
 # **Model answer.** (1) No. The largest cosine is about 0.04, as for random directions: no head resembles another, so
 # the choice says nothing about the damage. (2) Twice in a row needs room for one block; all-over needs room for all
 # eight, and with seven it saves nothing. In the reverse order the blocks around the turning point are still there, as
-# many as fit. (3) The error grows since one number cannot turn a tile of 16 numbers into another, and multiplications
-# grow since each source meets each column of tiles. Training with the tiles in place can lower the error; the
-# multiplications stay.
+# many as fit. (3) The error grows with every larger tile, since one number cannot turn a tile of 16 numbers into
+# another. Multiplications grow with the height: each source meets each column of tiles with all of its rows. With the
+# width they fall: there are fewer tiles to scale. So 1 x 8 needs fewer of them than 1 x 4, and 2 x 4 and 4 x 4 need
+# more. Training with the tiles in place can lower the error; the multiplications stay.
 #
 # **Rubric.** Points as in the table above; the numbers must be the student's own.
 # ### END SOLUTION

@@ -85,8 +85,9 @@ writes = np.array(writes_of_steps)
 result = storages[program.tensors[program.result].storage]
 nbytes = np.array([-(-program.nbytes[s] // 64) * 64 for s in storages])
 print(f"{len(writes)} steps, {len(nbytes)} buffers, {nbytes.sum() / 1e6:.1f} MB if each has bytes of its own")
+print("step  reads    writes  operator")
 for number in range(10, 16):
-    print(f"  step {number:3}: {steps_shown[number][:14]:14} reads {reads[number].tolist()}, writes {writes[number]}")
+    print(f"{number:4}  {reads[number].tolist()!s:9} {writes[number]:4}  {steps_shown[number]}")
 
 # %% [markdown] id="build_1"
 # ## Build
@@ -97,11 +98,12 @@ for number in range(10, 16):
 # result is needed by the caller, so it lives to the end.
 #
 # ```text
-# step 0   reads -    writes 0        buffer   0   1   2
-# step 1   reads 0    writes 1        first    0   1   3
-# step 2   reads 1 0  writes 1        last     3   2   4    <- 2 is the result
-# step 3   reads 0    writes 2
-# step 4   reads -    writes 2
+# step  reads  writes      buffer  0  1  2
+#  0    -      0           first   0  1  3
+#  1    0      1           last    3  2  4
+#  2    1 0    1
+#  3    0      2           2 is the result
+#  4    -      2
 # ```
 #
 # (The cell after a check uses your function if the check passed, else the library's, and says so.)
@@ -182,9 +184,12 @@ print(f"floor {floor / 1e6:.2f} MB at {steps_shown[int(counted.argmax())]!r}  (y
 # highest end. (If it meets none, at 0.)
 #
 # ```text
-# already there (and alive at the same time):   0..64   128..192   320..384
-# gaps:                                         64 bytes at 64, 128 bytes at 192
-# a buffer of 48 bytes -> 64      of 100 bytes -> 192      of 200 bytes -> 384
+# already there, and alive at the same time:
+#            0..64   128..192   320..384
+# gaps:      64 bytes at 64, 128 bytes at 192
+# a buffer of   48 bytes  -> 64
+#              100 bytes  -> 192
+#              200 bytes  -> 384
 # ```
 #
 # Any plan is right that is safe and has no larger arena than this one.
@@ -253,7 +258,7 @@ def packed(number, count):
     at = places(sizes, begins, ends)
     least = max(int(sizes[(begins <= t) & (t <= ends)].sum()) for t in range(ends.max() + 1))
     boxes = [
-        figures.Line([f, e + 1, e + 1, f, f], [o, o, o + s, o + s, o], f"buffer {i}", style=i)
+        figures.Line([f, e + 1, e + 1, f, f], [o, o, o + s, o + s, o], f"buffer {i}", style=i % 5, dashed=i > 4)
         for i, (f, e, o, s) in enumerate(zip(begins, ends, at, sizes, strict=True))
     ]
     arena = int((at + sizes).max())
@@ -426,13 +431,13 @@ print(f"{len(seen)} rows; scores from {seen[:, 0].min():.1f} to {seen[:, 1].max(
 for name, low, high in (("float32", -80.0, 60.0), ("float16", -9.7, 11.0)):
     phi = unified_max.choose_phi(seen[:, 0], seen[:, 1], low, high)
     again = [softmax(np.array(row, np.float32), np.ones((2, 1), np.float32), phi, low, high, 1)[2] for row in seen]
-    print(f"range of {name}: best phi {phi:.1f}, rows computed again: {np.mean(again):.0%}")
+    print(f"range of {name}: best phi {phi:z.1f}, rows computed again: {np.mean(again):.0%}")
 
 # %% [markdown] id="measure_text"
 # ## Measure
 #
 # The library's compiled kernels, one thread: the true maximum against the fixed number, and torch. What waits, and what
-# it costs here.
+# it costs here. A piece that waited is scaled anew; *scalings* counts the multiplications for that.
 
 # %% id="measure"
 count = {"default": 4096, "full": 32_768}.get(size, 4096)
@@ -446,24 +451,26 @@ pairs = {
 }
 counts = {name: pairs[name]()[1] for name in ("true maximum", "fixed phi")}
 times = measure.compare(pairs, baseline="true maximum", rounds=9, max_seconds=2)
+print("in a row      pieces  waiting  scalings")
 for name, c in counts.items():
-    print(f"{name}: {c.waits} of {c.splits} pieces wait, {c.scalings} multiplications to scale them anew")
-for name in pairs:
-    print(f"{name:13} {times.row(name).ratio:5.2f} times as fast as with the true maximum")
-print(f"(you predicted {pieces_that_need_not_wait})")
+    print(f"{name:12}  {c.splits // c.rows:6}  {c.waits // c.rows:7}  {c.scalings // c.rows:8}")
+print(f"need not wait: you predicted {pieces_that_need_not_wait}")
+for name in ("fixed phi", "torch"):
+    print(f"{name:9}  {times.row(name).ratio:5.2f} times as fast as with the true maximum")
 
 # %% [markdown] id="rows_text"
 # And the products? A tile of 64 rows holds 63 rows of zeros when one token is decoded. Both kernels below are the same
-# code, only the tile differs.
+# code, only the tile differs. The last column compares the tile of 8 with that of 64.
 
 # %% id="rows"
 weight = rng.standard_normal((640, 256)).astype(np.float32)
+print("rows  useful work, tile 8   tile 64  times as fast")
 for M in (1, 8, 64):
     x = rng.standard_normal((M, 256)).astype(np.float32)
     flat = {f"tile {t}": lambda t=t, x=x: flat_gemm.flat_gemm(x, weight, t) for t in (8, 64)}
     ratio = measure.compare(flat, baseline="tile 64", rounds=7, max_seconds=1).row("tile 8").ratio
     useful = [f"{flat_gemm.work(M, 640, 256, t).utilisation:.0%}" for t in (8, 64)]
-    print(f"{M:3} rows: useful work {useful[0]} and {useful[1]}; tile 8 is {ratio:.1f} times as fast as tile 64")
+    print(f"{M:4}  {useful[0]:>19}  {useful[1]:>8}  {ratio:13.1f}")
 
 # %% [markdown] id="explain_task"
 # ## Explain
@@ -475,7 +482,8 @@ for M in (1, 8, 64):
 #    all?
 # 3. The plan for one length cannot be used for another, the plan with lines can. What must be true of the sizes, and
 #    which well-known operator breaks it?
-# 4. With one thread the fixed maximum hardly helps. Who gains, and what decides whether the rows stay in range?
+# 4. What did the fixed maximum gain or lose here, with one thread? Who gains more, and what decides whether the rows
+#    stay in range?
 #
 # | points | for |
 # | --- | --- |
@@ -492,9 +500,10 @@ for M in (1, 8, 64):
 # output; with shared bytes it would read what it has just written. An operator that reads element i only to write
 # element i (an addition, an activation) may write over its input, if nobody reads that later. (3) Sizes must be lines
 # in n with known coefficients; then the order of two places can be decided for all n at the ends of the range. The
-# scores of plain attention have n times n elements; an attention that never keeps them all is linear. (4) Machines with
-# thousands of lanes, where all wait for the largest score. In the range of float32 no row of this model was computed
-# again, in that of float16 nearly half: its heads have very different scores, and one phi cannot suit them all.
+# scores of plain attention have n times n elements; an attention that never keeps them all is linear. (4) One thread
+# has nobody to wait for, so both take about as long, and the number may lie on either side of 1. Machines with
+# thousands of lanes gain, where all wait for the largest score. In the range of float32 no row of this model was
+# computed again, in that of float16 nearly half: its heads have very different scores, and one phi cannot suit all.
 #
 # **Rubric.** One point each as in the table above; the numbers must be the student's own.
 # ### END SOLUTION

@@ -79,10 +79,12 @@ print(f"answers {outputs.mean():.0f} tokens on average, half of them below {np.m
 # them. If there are too few free blocks, nothing is taken at all.
 #
 # ```text
-# block_size 4     table [7, 2]   length 6     free [5, 0, 9]
-# count 2   ->     table [7, 2]                free [5, 0, 9]      (fills block 2 to the brim)
-# count 3   ->     table [7, 2, 5]             free [0, 9]
-# count 99  ->     table [7, 2]                free [5, 0, 9]      (refused)
+# block_size 4, length 6
+#           table      free
+# before    [7, 2]     [5, 0, 9]
+# count 2   [7, 2]     [5, 0, 9]   block 2 is full
+# count 3   [7, 2, 5]  [0, 9]
+# count 99  [7, 2]     [5, 0, 9]   refused
 # ```
 
 
@@ -340,10 +342,14 @@ print(f"four answers: {in_use[-1]} blocks; you predicted {blocks_of_four_answers
 # block, and the same words after the same beginning are kept only once.
 #
 # ```text
-# contents  0: [a b]  1: [c d]  2: [x y]  3: [c d]        parent [-1, 0, -1, 2]
-# prompt    a b c d e    -> blocks [0, 1]
-# prompt    x y c d e    -> blocks [2, 3]
-# prompt    a b c d      -> blocks [0]       (its last token is computed, because its logits are wanted)
+# block      0      1      2      3
+# contents  [a b]  [c d]  [x y]  [c d]
+# parent     -1     0      -1     2
+#
+# prompt  a b c d e  -> blocks [0, 1]
+# prompt  x y c d e  -> blocks [2, 3]
+# prompt  a b c d    -> blocks [0]
+#         (d is computed: its logits are wanted)
 # ```
 
 
@@ -400,7 +406,9 @@ for block_size in (4, 16, 64):
 #   prefill**).
 #
 # ```text
-# missing [40, 1, 7, 1]   decoding [no, yes, no, yes]   budget 16   -> [14, 1, 0, 1]
+# missing   40   1    7    1       budget 16
+# decoding  no   yes  no   yes
+# tokens    14   1    0    1
 # ```
 
 

@@ -2,8 +2,8 @@
 # # Lab 9 · Locality: read less, and read it in one piece
 #
 # A model that does not fit in memory lies in a file. Reading it whole for every token takes seconds. But a token needs
-# few of its neurons, and most of them the token before needed too. What remains are thousands of tiny reads, and a
-# drive hates those. In this lab you cut the bytes and the reads, step by step, and count both on a real file.
+# few of its neurons, and about half of them the token before needed too. What remains are thousands of tiny reads, and
+# a drive hates those. In this lab you cut the bytes and the reads, step by step, and count both on a real file.
 #
 # **You will be able to**
 # - lay out the weights of a network so that one read fetches a neuron (LLM in a flash),
@@ -143,10 +143,9 @@ with ColdFile(split_path) as split_file, ColdFile(bundle_path) as bundle_file:
         for matrix in range(3):
             split_file.read((matrix * len(gate) + i) * 2 * H, 2 * H)
         bundle_file.read(i * 6 * H, 6 * H)
+    print(f"{len(some)} neurons of {6 * H / 1024:.1f} KiB: {len(some) * 6 * H / 1024:.0f} KiB are wanted")
     for title, file in (("three matrices", split_file), ("bundles", bundle_file)):
-        print(
-            f"50 neurons, {title:15} {file.requests:4} requests, {file.bytes_read / 1024:6.0f} KiB for {50 * 1.5:.0f}"
-        )
+        print(f"{title:14}  {file.requests:4} requests, {file.bytes_read / 1024:4.0f} KiB read")
     bundle_file.bytes_read = 0
     bundle_file.read(2 * 6 * H, 6 * H)
     print(f"one neuron that lies across a border: {bundle_file.bytes_read} bytes; you predicted {bytes_for_one_neuron}")
@@ -158,10 +157,11 @@ with ColdFile(split_path) as split_file, ColdFile(bundle_path) as bundle_file:
 # uses and does not find.
 #
 # ```text
-# window = 2      token   0    1    2    3    4    5
-# neuron 7 used           x    .    x    .    .    x
-# held before it          .    yes  yes  yes  yes  .
-# load                    x    .    .    .    .    x
+# window = 2
+# token           0    1    2    3    4    5
+# neuron 7 used   x    .    x    .    .    x
+# held before it  .    yes  yes  yes  yes  .
+# load            x    .    .    .    .    x
 # ```
 
 
@@ -334,8 +334,8 @@ print(f"your path alone: {gain:.2f} times fewer requests; you predicted {times_f
 
 # %% [markdown] id="larger_text"
 # A neuron of this model is smaller than a block of the drive. That hides half of the story: a read of 1.5 KiB moves 4
-# or 8 KiB anyway, so gaps are nearly free. Put the same activity on a wider model. Its neurons have 12 KiB (H = 2048),
-# and the bytes can be counted without a file: a read from byte a to byte b moves whole blocks.
+# or 8 KiB anyway, so a small gap may even save bytes. Put the same activity on a wider model. Its neurons have 12 KiB
+# (H = 2048), and the bytes can be counted without a file: a read from byte a to byte b moves whole blocks.
 
 # %% id="larger" mystnb={"image": {"alt": "Bytes against requests per token, gaps from 0 to 8, two bundle sizes."}}
 import matplotlib.pyplot as plt
@@ -365,6 +365,8 @@ axes[0].legend()
 plt.show()
 
 # %% [markdown] id="build_5"
+# ## Two exercises that stand alone
+#
 # ### Exercise 5: even parts of uneven work
 #
 # Locality has a rival: balance. A sparse matrix goes to several workers. Equal numbers of **rows** are no equal work:
@@ -440,7 +442,7 @@ for title, points in ways.items():
 # ```
 #
 # How many elements are moved, and how many lie in fast memory at once? Tiles at the edge are as small as the matrix
-# leaves them.
+# leaves them. (The table below also divides: how many products of two numbers come *per element* that is moved?)
 
 
 # %% id="tiled_matmul_traffic" role="solution"
@@ -465,19 +467,15 @@ lab.check("tiled_matmul_traffic", tiled_matmul_traffic)
 # %% id="tiles"
 traffic = lab.fallback("tiled_matmul_traffic", tiled_matmul_traffic, steps.tiled_matmul_traffic)
 
-print("512 x 512 x 512, three shapes that need about the same room, and a product with one column:")
-for shape, tile in (
-    ((512, 512, 512), (64, 64, 64)),
-    ((512, 512, 512), (16, 256, 32)),
-    ((512, 512, 512), (104, 104, 8)),
-    ((512, 1, 512), (64, 1, 64)),
-    ((512, 1, 512), (512, 1, 8)),
+for title, shape, tiles in (
+    ("about the same room", (512, 512, 512), ((64, 64, 64), (16, 256, 32), (104, 104, 8))),
+    ("one column", (512, 1, 512), ((64, 1, 64), (512, 1, 8))),
 ):
-    moved, held = traffic(*shape, *tile)
-    print(
-        f"{shape!s:16} tile {tile!s:15} moved {moved:9,}   held {held:6,}   "
-        f"products per element {np.prod(shape) / moved:5.1f}"
-    )
+    print(f"{title}, {' x '.join(map(str, shape))}:")
+    print("tile               moved    held  per element")
+    for tile in tiles:
+        moved, held = traffic(*shape, *tile)
+        print(f"{' x '.join(map(str, tile)):13}  {moved:9,}  {held:6,}  {np.prod(shape) / moved:11.1f}")
 
 # %% [markdown] id="play_text"
 # ### Play with it
@@ -519,7 +517,7 @@ figures.LiveFigure(
 #
 # 1. Which of window, bundles, path and gap saved most requests? Which saved most bytes? Why are these not the same?
 # 2. With a window the path gains much less than without. Why?
-# 3. A gap of 2 hardly costs bytes with neurons of 1.5 KiB and costs many with 12 KiB. Why?
+# 3. A gap of 2 even saves bytes with neurons of 1.5 KiB and costs many with 12 KiB. Why?
 # 4. In a product with one column, why does no tile help? What does that say about decoding? SpeedLoader reads a layer
 #    less than once for each token all the same: how? And why can HeteroLLM divide such a product by outputs only?
 #    (Both are told in the chapter *Locality*.)
@@ -539,11 +537,11 @@ figures.LiveFigure(
 # blocks, and because merged reads move neurons that nobody wanted. (2) Neurons that fire together often are mostly
 # frequent ones, and those are still in the window. What must be read are rare firings, and these are nearly random: the
 # order has little to say about them. (3) A read of 1.5 KiB moves 4 or 8 KiB anyway; the neurons in a gap mostly lie in
-# blocks that move in any case. With 12 KiB each neuron of a gap is three blocks more. (4) A has M K elements, each is
-# used once for each column; with one column there is no second use that a tile could serve. Decoding one token is such
-# a product: its traffic is the weights, whatever the order of the loops. SpeedLoader finds the second use in other
-# requests: a loaded layer serves several sub-batches. HeteroLLM has one row and can only divide the outputs; each
-# device then reads its own share of the weights.
+# blocks that move in any case, and a block that two reads share moves once instead of twice. With 12 KiB each neuron of
+# a gap is three blocks more. (4) A has M K elements, each is used once for each column; with one column there is no
+# second use that a tile could serve. Decoding one token is such a product: its traffic is the weights, whatever the
+# order of the loops. SpeedLoader finds the second use in other requests: a loaded layer serves several sub-batches.
+# HeteroLLM has one row and can only divide the outputs; each device then reads its own share of the weights.
 #
 # **Rubric.** One point each as in the table above; the numbers must be the student's own.
 # ### END SOLUTION

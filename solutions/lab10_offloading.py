@@ -109,14 +109,16 @@ print(f"100 layers, 3 ms to load, 1 ms to compute, two buffers: {even:.0f} ms; y
 ten = finish(np.full(100, 3.0), np.full(100, 10.0), 2)[-1]
 print(f"ten texts at once: {10 * even / ten:.1f} times the tokens; you predicted {times_more_tokens}")
 uneven = rng.permutation(np.repeat([1.0, 5.0], 50))
+print("buffers  all layers 3 ms  some 1 ms, some 5 ms")
 for buffers in (1, 2, 3, 5, 10):
     same, mixed = (finish(np.full(100, 3.0), compute, buffers)[-1] for compute in (np.full(100, 3.0), uneven))
-    print(f"{buffers:2} buffers: {same:.0f} ms if every layer takes 3 ms, {mixed:.0f} ms if they take 1 or 5 ms")
+    print(f"{buffers:7}  {same:12.0f} ms  {mixed:17.0f} ms")
 
 # %% [markdown] id="stream_text"
 # Two buffers are enough where all layers are alike. Now from a real file: the layers of the book's model, read past
 # the page cache while the layer before is computed. Prompts of growing size make computing take longer, and loading
-# not.
+# not. The table gives milliseconds: computing alone; the whole pass without and with prefetch; what your function
+# predicts with prefetch. The last column is the MiB read for each text.
 
 # %% id="stream"
 folder = tempfile.TemporaryDirectory()
@@ -164,14 +166,14 @@ print(f"{layers} layers of {layer_bytes / 2**20:.1f} MiB, read cold ({stream.how
 want = model.forward_layers(model.embed(tokens[:32].view(1, 32)), model.cache_factory(model.config, 1, model.dtype))
 got = stream_once(1, True)[0]
 print("largest difference from the model in memory:", float((got - want).abs().max()))
-print("texts   computing   without prefetch   with   predicted with   MiB read per text")
+print("texts  computing  without   with  predicted    MiB")
 for batch in (1, 4, 16):
     slow = min(stream_once(batch, False)[1] for _ in range(2))
     quick, computes = min((stream_once(batch, True)[1:] for _ in range(2)), key=lambda run: run[0])
     said = finish(np.full(layers, load), computes, 2)[-1]
     print(
-        f"{batch:5}   {1e3 * computes.sum():6.1f} ms   {1e3 * slow:13.1f} ms   {1e3 * quick:4.1f} ms"
-        f"   {1e3 * said:10.1f} ms   {layers * layer_bytes / batch / 2**20:10.2f}"
+        f"{batch:5}  {1e3 * computes.sum():9.1f}  {1e3 * slow:7.1f}  {1e3 * quick:5.1f}"
+        f"  {1e3 * said:9.1f}  {layers * layer_bytes / batch / 2**20:5.2f}"
     )
 
 # %% [markdown] id="build_2"
@@ -250,7 +252,7 @@ lab.check("step_seconds", step_seconds)
 # %% [markdown] id="curve_text"
 # With both functions a search is a few lines. A made-up machine: fast memory of some GB, 24 GB of slow memory, a
 # model of 32 layers with 400 MB each. For every size of fast memory, try all policies on a grid and keep the quickest
-# that fits.
+# that fits. The table gives shares in percent: of the weights fast/slow/disk, of the caches fast/slow.
 
 # %% id="curve" mystnb={"image": {"alt": "Tokens a second against GB of fast memory, two kinds of block."}}
 import matplotlib.pyplot as plt
@@ -277,13 +279,19 @@ def best(fast_memory, counts, slow_memory=24 * GB):
     return found
 
 
+def percent(shares):
+    return "/".join(f"{100 * share:z.0f}" for share in shares)
+
+
 memories = [1.0, 1.5, 2, 3, 4, 6, 8, 12, 16]
 figure, axis = plt.subplots(figsize=(6, 3.2))
-for marker, (title, counts) in zip("os", {"one sub-batch": (1,), "up to 16": (1, 4, 16)}.items(), strict=True):
+print("  GB  tokens/s     rows   weights  caches")
+for marker, (title, counts) in zip("os", {"one sub-batch": (1,), "up to 16 of them": (1, 4, 16)}.items(), strict=True):
     policies = [best(m * GB, counts) for m in memories]
     axis.plot(memories, [p[0] for p in policies], marker + "-", label=title)
+    print(f"a block has {title}:")
     for memory, p in list(zip(memories, policies, strict=True))[::4]:
-        print(f"{title:14} {memory:4g} GB: {p[0]:6.1f} tokens/s, {p[2]} x {p[1]} rows, weights {p[3]}, caches {p[4]}")
+        print(f"{memory:4g}  {p[0]:8.1f}  {p[2]:2} x {p[1]:2}  {percent(p[3]):>8}  {percent(p[4]):>6}")
 axis.set(xscale="log", yscale="log", xlabel="fast memory, GB", ylabel="tokens/s (modelled)")
 axis.legend(title="a block has")
 plt.show()
@@ -366,16 +374,18 @@ for room in (0, 100, 200, 400, 500):
 from edgeinfer.memory.offload.policy import Machine, Workload, cost
 from edgeinfer.memory.offload.search import search
 
+slowest = 0.0
+print("  GB  tokens/s  by grid   weights  caches")
 for memory in (1.5, 4, 12):
     machine, work = Machine(memory * GB, 24 * GB, *rates), Workload(*shape)
     start = time.perf_counter()
     policy = search(machine, work, (1, 4, 16), (1, 4, 16))
-    took = time.perf_counter() - start
+    slowest = max(slowest, time.perf_counter() - start)
     print(
-        f"{memory:4g} GB: {cost(machine, work, policy).tokens_per_second:6.1f} tokens/s "
-        f"(grid {best(memory * GB, (1, 4, 16))[0]:6.1f}), "
-        f"weights {np.round(policy.weights, 2)}, caches {np.round(policy.kv, 2)}, found in {took:.2f} s"
+        f"{memory:4g}  {cost(machine, work, policy).tokens_per_second:8.1f}  {best(memory * GB, (1, 4, 16))[0]:7.1f}"
+        f"  {percent(policy.weights):>8}  {percent(policy.kv):>6}"
     )
+print(f"each found in {slowest:.2f} s or less")
 
 # %% [markdown] id="build_5"
 # ### Exercise 5: fewer bits where it hurts least
@@ -566,8 +576,13 @@ shard_file.close()
 # - **Compressed weights.** FlexGen stores weights and caches in groups of 4 bits. Bytes fall to a third of float16
 #   and less; unpacking costs time. Change `layer_bytes` and the time per sub-batch in the model: when does it pay?
 # - **A buffer of shards that are always there.** STI holds the first shards ready. Add a number to all `limits`.
-#   Which shards gain? Then `python -m edgeinfer.memory.offload.elastic_run --latency 200 --buffer 700` and others:
-#   where does the processor wait, and what does the buffer change?
+#   Which shards gain? Then run this, and the same with other numbers. Where does the processor wait, and what does the
+#   buffer change?
+#
+#   ```sh
+#   python -m edgeinfer.memory.offload.elastic_run \
+#       --latency 200 --buffer 700
+#   ```
 
 # %% id="clean_up"
 folder.cleanup()

@@ -54,7 +54,7 @@ share_found_random_gates = "nothing"
 milliseconds = "nothing"
 
 # %% [markdown] id="build_1"
-# ## Build
+# ## Build and measure
 #
 # ### Exercise 1: who was used last?
 #
@@ -89,7 +89,7 @@ lab.check("lru_hits", lru_hits)
 # ### Exercise 2: what if one knew the future?
 #
 # No cache does. But a *recorded* sequence can be looked through to its end, and that gives a bound: drop the expert
-# that is needed last again. No rule that lets every fetched expert in can find more (Belady, 1966).
+# that is needed again last. No rule that lets every fetched expert in can find more (Belady, 1966).
 
 
 # %% id="belady_hits" role="solution"
@@ -119,7 +119,7 @@ def belady_hits(uses, capacity):
 lab.check("belady_hits", belady_hits)
 
 # %% [markdown] id="measure_hits_text"
-# ## Measure: hits on a trained mixture
+# ### Measure: hits on a trained mixture
 #
 # The shipped mixture reads held-out text, and its gates are recorded. Beside it: the same model with random gates, and
 # experts drawn blindly. (A cell uses your function if its check passed, else the library's, and says so.)
@@ -147,9 +147,9 @@ for name, layers in {"trained gates": trained, "random gates": untrained, "drawn
     for rule, count_hits in (("LRU", count_lru), ("best possible", count_best)):
         uses_in_all = sum(map(len, layers))
         share[name, rule] = [sum(count_hits(layer, n) for layer in layers) / uses_in_all for n in sizes]
-print(f"{'experts kept':16}" + "".join(f"{n:>6}" for n in sizes))
+print(f"{'experts kept':12}" + "".join(f"{n:>6}" for n in sizes))
 for (name, rule), values in share.items():
-    print(f"{name}, {rule}\n{'':16}" + "".join(f"{v:6.0%}" for v in values))
+    print(f"{name}, {rule}\n{'':12}" + "".join(f"{v:6.0%}" for v in values))
 print(f"you predicted {share_found} and {share_found_random_gates} for 4 kept")
 
 # %% [markdown] id="play_text"
@@ -230,9 +230,12 @@ def end_of_blocks(compute, load, ahead):
 lab.check("end_of_blocks", end_of_blocks)
 
 # %% [markdown] id="measure_end_text"
-# ## Measure: a block early, in the model and for real
+# ### Measure: a block early, in the model and for real
 #
-# First your timeline (modelled). Then a real file, read past the page cache by a second thread; no expert is kept.
+# First your timeline (modelled). Then a real file, read past the page cache by a second thread; no expert is kept. Both
+# ways run once before they are timed. *Early* counts the experts whose transfer was under way when they were needed. If
+# the gain in all is smaller than the gain in waiting, the second thread takes the difference: it must be told what to
+# read, and it shares the processor and the memory with the first.
 
 # %% id="measure_end"
 
@@ -255,14 +258,17 @@ with tempfile.TemporaryDirectory() as folder:
     experts.write_experts(f"{folder}/experts", moe)
     file = experts.ExpertFile(f"{folder}/experts")
     gates = experts.gate_weights(moe)
-    for name in ("on demand", "a block early"):
+    print("in ms          waited  in all       early    held")
+    for timed, name in ((False, "on demand"), (False, "a block early"), (True, "on demand"), (True, "a block early")):
         store = experts.ExpertStore(moe.weight_store, file, None)
         moe.weight_store = store
         experts.install_pregates(moe, gates, store=store if name == "a block early" else None)
         _, seconds = experts.decode_with(moe, text[:24])
         waiting = sum(e.end - e.start for e in store.events if e.kind == "wait")
-        print(f"{name:14} waited {1e3 * waiting:6.1f} ms of {1e3 * seconds:6.1f} ms; under way when needed: "
-              f"{store.foreseen} of {store.foreseen + store.misses}; at most {store.peak_bytes / 1e6:.1f} MB")
+        early = f"{store.foreseen} of {store.foreseen + store.misses}"
+        if timed:  # the first run of each way only warms up
+            held = f"{store.peak_bytes / 1e6:.1f} MB"
+            print(f"{name:13}  {1e3 * waiting:6.1f}  {1e3 * seconds:6.1f}  {early:>10}  {held:>6}")
         store.close()
         moe.restore()
     file.close()
@@ -293,10 +299,11 @@ def split_point(read, compute):
 lab.check("split_point", split_point)
 
 # %% [markdown] id="measure_split_text"
-# ## Measure: two contexts take turns
+# ### Measure: two contexts take turns
 #
 # Two apps of 384 tokens, memory for less than one. The costs of this disk and this model are measured; your function
-# says what to do; a real service does it in three ways.
+# says what to do; a real service does it in three ways. Where the disk is quick, the best split is to read everything:
+# then *split* is the same as *read*. So the last line splits with the costs of a disk 100 times slower.
 
 # %% id="measure_split"
 choose = lab.fallback("split_point", split_point, contexts.split_point)
@@ -308,15 +315,16 @@ with tempfile.TemporaryDirectory() as folder:
     for name, factor in (("this disk", 1), ("a disk 100 times slower", 100), ("400 times slower", 400)):
         times = np.full(12, factor * costs.read(chunk)), np.full(12, costs.recompute(32))
         print(f"{name:24} compute the first {choose(*times):2} of 12")
-    for way in ("recompute", "read", "split"):
-        service = contexts.ContextService(target, f"{folder}/{way}", 150_000, costs)
-        service.loading = way
+    slow = contexts.Costs(100 * costs.seconds_per_read, costs.bytes_per_second / 100, costs.seconds_per_token)
+    print("chunks      in memory  read      kB  computed")
+    for way, planned in (("recompute", costs), ("read", costs), ("split", costs), ("split, slow", slow)):
+        service = contexts.ContextService(target, f"{folder}/{way}", 150_000, planned)
+        service.loading = way.split(",")[0]
         for app, first in (("a", 0), ("b", 4000)):
             service.run(app, text[first : first + 384])
         service.run("a", torch.tensor([100]))
         last = service.last
-        print(f"{way:10} in memory {last.in_memory}, read {last.read} ({last.bytes_read / 1e3:.0f} kB), "
-              f"computed {last.recomputed}")
+        print(f"{way:11} {last.in_memory:9}  {last.read:4}  {last.bytes_read / 1e3:6.0f}  {last.recomputed:8}")
 
 # %% [markdown] id="explain_task"
 # ## Explain

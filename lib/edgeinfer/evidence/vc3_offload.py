@@ -69,7 +69,7 @@ def flexgen() -> Evidence:
             "A model far larger than the memory of its accelerator generates at a useful rate: 1 token/s for OPT-175B "
             "on one 16 GB GPU, by a policy that a linear programme finds over three tiers",
             value=1,
-            unit="tokens/s",
+            unit="token/s",
             hardware="one 16 GB GPU with host memory and SSD",
             verified=True,
         ),
@@ -125,7 +125,7 @@ def flexgen() -> Evidence:
         and right
         and seconds < 5,
         reason="The shape of the claim: a model runs where it does not fit, and the policy is the optimum of its "
-        "model. Its seconds are those of a made-up machine; `offload.limited` measures yours and runs a policy on it.",
+        "model. Its seconds are those of a made-up machine; the library can measure yours and run a policy on it.",
     )
 
 
@@ -183,7 +183,7 @@ def zero_inference() -> Evidence:
                 "measured",
                 "shipped draft model, streamed from a file, prefill and three steps; a sixteenth is the best there is",
             ),
-            Result("tokens are those of the model in memory", int(same), "1", "measured", "batches of 1, 4 and 16"),
+            Result("tokens are those of the model in memory", int(same), "yes", "measured", "batches of 1, 4 and 16"),
             Result(
                 "speed of four readers against one",
                 float(np.median(ratios)),

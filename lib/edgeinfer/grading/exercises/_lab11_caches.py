@@ -201,7 +201,7 @@ LRU = Exercise(
 BELADY = Exercise(
     name="belady_hits",
     contract="uses int64 (U,), capacity int >= 0 -> hits int of a cache, empty at the start, that knows all uses: "
-    "every expert fetched comes in (if capacity > 0), and if the cache is full, the one needed last again goes",
+    "every expert fetched comes in (if capacity > 0), and if the cache is full, the one needed again last goes",
     make_cases=_cases,
     oracle=_best,
     returns=(Returns("hits", dtype="any"),),
