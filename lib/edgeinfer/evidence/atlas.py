@@ -23,7 +23,7 @@ from edgeinfer.evidence.catalogue import (
     load_bibliography,
     load_catalogue,
 )
-from edgeinfer.evidence.protocol import METHODS, Evidence, all_ids, format_value, function_of, recall
+from edgeinfer.evidence.protocol import METHODS, Evidence, all_ids, format_value, function_of, no_break, recall
 
 LETTERS = {
     "{\\~a}": "ã", '{\\"u}': "ü", "{\\'a}": "á", "{\\'o}": "ó", "{\\'e}": "é", "{\\L}": "Ł", "\\&": "&",
@@ -119,12 +119,14 @@ class Atlas:
     def summary(self) -> dict[str, int]:
         """Counts for the page: systems, taught, claims and author lists checked, verdicts, findings by method."""
         cited = [self.bibliography.get(entry["citation"], {}) for entry in self.entries]
+        checked = [fields for fields in cited if fields and UNVERIFIED not in fields.get("note", "")]
         found = list(self.evidence.values())
         counts = {
             "systems": len(self.entries),
             "taught": sum(entry["status"] == "taught" for entry in self.entries),
             "claims_verified": sum(bool(entry["claim"]["verified"]) for entry in self.entries),
-            "authors_verified": sum(bool(c) and UNVERIFIED not in c.get("note", "") for c in cited),
+            "authors_verified": len(checked),
+            "authors_shortened": sum(fields.get("author", "").endswith(" and others") for fields in checked),
             "evidence": len(found),
             "hold": sum(e.holds is True for e in found),
             "fail": sum(e.holds is False for e in found),
@@ -167,10 +169,12 @@ class Atlas:
         claim, found = entry["claim"], self.evidence.get(entry["id"])
         parts = []
         if claim["text"] and claim["verified"]:
-            parts.append(f"<p><b>Claim.</b> {escape(claim['text'])} <small>({escape(claim['source'])})</small></p>")
+            parts.append(
+                f"<p><b>Claim.</b> {escape(no_break(claim['text']))} <small>({escape(claim['source'])})</small></p>"
+            )
         if found is not None:
             items = "; ".join(f"{escape(r.name)}: {escape(format_value(r.value, r.unit))}" for r in found.results)
-            reason = f" {escape(found.reason)}" if found.reason else ""
+            reason = f" {escape(no_break(found.reason))}" if found.reason else ""
             parts.append(f"<p><b>Found here.</b> {items or 'Nothing.'}{reason}</p>")
         if entry.get("note"):
             parts.append(f"<p><small>{escape(entry['note'])}</small></p>")
@@ -254,7 +258,7 @@ class Atlas:
 
 def _sentence(text: str) -> str:
     """Begins with a capital and ends with a full stop, as a sentence of its own does."""
-    text = text.strip()
+    text = no_break(text.strip())
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 

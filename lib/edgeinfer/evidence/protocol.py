@@ -274,7 +274,8 @@ def format_value(value: float | int | None, unit: str) -> str:
         return "yes" if value else "no"
     if unit in ("B", "bytes") and abs(value) >= 1e5:
         power = min(3, int(math.log10(abs(value)) / 3))
-        return f"{value / 1000**power:,.3g} {('', 'KB', 'MB', 'GB')[power]}" if power else f"{value:,} {unit}"
+        size, unit = (f"{value / 1000**power:,.3g}", ("", "KB", "MB", "GB")[power]) if power else (f"{value:,}", unit)
+        return f"{size}\u00a0{unit}"
     if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
         value = int(value)
     if isinstance(value, int):
@@ -285,7 +286,12 @@ def format_value(value: float | int | None, unit: str) -> str:
     else:
         number = f"{value:,.4g}" if abs(value) >= 1 and unit != "x" else f"{value:,.3g}"
     number = f"{float(number.replace(',', '')):,.0f}" if "e+" in number else number
-    return f"{number}×" if unit == "x" else number if unit in ("", "1") else f"{number} {unit}"
+    return f"{number}×" if unit == "x" else number if unit in ("", "1") else f"{number}\u00a0{unit}"
+
+
+def no_break(text: str) -> str:
+    """Keeps a number of a sentence and the percent sign or unit behind it on one line."""
+    return re.sub(r"(?<=\d) (?=(?:%|W|[KMG]i?B(?:/s)?|m?s)(?!\w))", "\u00a0", text)
 
 
 class EvidenceTable:
@@ -329,10 +335,10 @@ class EvidenceTable:
                 count = ", ".join(f"{sum(r.method == m for r in found.results)} {m}" for m in found.methods)
                 inner = f"<details><summary>{len(found.results)} findings ({count})</summary>{inner}</details>"
             state = {True: "holds", False: "fails", None: "open"}[found.holds]
-            reason = f" <small>{escape(found.reason)}</small>" if found.reason else ""
+            reason = f" <small>{escape(no_break(found.reason))}</small>" if found.reason else ""
             body.append(
                 f'<tr id="evidence-{escape(system_id)}"><th scope="row">{escape(name)}</th>'
-                f'<td data-label="The paper\'s claim">{escape(self._claim(found.claim))}</td>'
+                f'<td data-label="The paper\'s claim">{escape(no_break(self._claim(found.claim)))}</td>'
                 f'<td data-label="Verdict"><span class="ev-badge ev-{state}">{found.verdict}</span>{reason}</td>'
                 f'<td data-label="Found here">{inner}</td></tr>'
             )

@@ -256,8 +256,8 @@ def any_precision_llm() -> Evidence:
     )
     holds = proportional and near
     reason = (
-        "Each width reads just its share of one file. The centroids, 2^bits for every row, are a visible part only "
-        "because the rows of this model are short. Throughput on a GPU was not put to the test."
+        "Each width reads just its share of one file. The centroids, one for every possible code of a row, are a "
+        "visible part only because the rows of this model are short. Throughput on a GPU was not put to the test."
         if holds
         else "A width cut from the parent is more than 5 % worse in perplexity than its own quantization here."
     )

@@ -107,7 +107,7 @@ class PipelineRun:
         difference: largest difference of a logit.
         speedup: of two processes over one, measured; the best rounds of both.
         chunks: (C,) seconds of each chunk on one process.
-        same_tokens: whether prompts continued together in the pipeline gave the tokens of one by one.
+        same_tokens: whether prompts continued together in the pipeline gave the same tokens as one at a time.
         together: speed of continuing three prompts in the pipeline together over one after the other, measured.
         cores: that this process may use.
     """
@@ -194,10 +194,12 @@ def jupiter() -> Evidence:
     )
     # A busy machine gives two processes no two cores, so the verdict rests on the logits and the schedule.
     holds = run.difference < 1e-3 and run.same_tokens and modelled[4] > 2
+    little = "hardly gained" if run.speedup >= 1 else "lost time"
     seen = (
         f"and two processes take {1 / run.speedup:.2f} of the time of one"
         if run.speedup > 1.1
-        else f"but two processes hardly gained here ({run.speedup:.2f} times as fast): the cores had other work"
+        else f"but in this run two processes {little} ({run.speedup:.2f} times as fast; a busy machine gives two "
+        "processes no two cores)"
     )
     reason = (
         f"Shape only: the logits are those of one process, {seen}. The paper's figure compares with other systems on a "

@@ -28,6 +28,7 @@ def roofline_explorer(
     weight_bits: Sequence[float] = (16, 8, 4),
     level: str = "DRAM",
     dtype: str | None = None,
+    threads: int | None = None,
 ) -> SliderFigure:
     """Builds the figure: prefill and decode of one model as two points on the roofline of a device.
 
@@ -40,6 +41,7 @@ def roofline_explorer(
         weight_bits: stored bits per weight; the arithmetic stays in `dtype`.
         level: memory level that feeds the processor; a device without it uses its last level.
         dtype: number format whose peak is the flat roof (default: bfloat16, float16 or float32, the first known).
+        threads: thread count of measured limits (None: the most that were measured).
 
     Returns:
         The figure; make it the last expression of a cell.
@@ -52,7 +54,7 @@ def roofline_explorer(
 
     if not devices:
         raise ValueError("devices is empty; pass at least one, for example edgeinfer.measure.PRESETS")
-    ceilings = {name: _ceiling(name, device, level, dtype) for name, device in devices.items()}
+    ceilings = {name: _ceiling(name, device, level, dtype, threads) for name, device in devices.items()}
     corners = [ridge(peak, bandwidth) for bandwidth, peak, _ in ceilings.values()]
     grid = [(b, c, w) for b in batches for c in contexts for w in weight_bits]
     steps = {
@@ -78,8 +80,8 @@ def roofline_explorer(
                 Chart(
                     [
                         Line(x, y, f"roof of {format_name}", style=5),
-                        Points([placed[0][0]], [placed[0][1]], "prefill", style=0, large=True, names=["prefill"]),
-                        Points([placed[1][0]], [placed[1][1]], "decode", style=1, large=True, names=["decode"]),
+                        Points([placed[0][0]], [placed[0][1]], "prefill", style=0, large=True),
+                        Points([placed[1][0]], [placed[1][1]], "decode", style=1, large=True),
                     ],
                     Axis("operations per byte", scale="log", range=(low, high)),
                     Axis("speed", "GOP/s", scale="log"),
@@ -119,9 +121,11 @@ def _middle(values: Sequence[int]) -> int:
     return list(values)[len(values) // 2]
 
 
-def _ceiling(name: str, device: Ceilings, level: str, dtype: str | None) -> tuple[float, float, str]:
+def _ceiling(
+    name: str, device: Ceilings, level: str, dtype: str | None, threads: int | None
+) -> tuple[float, float, str]:
     """Returns bandwidth (GB/s), peak (GOP/s) and the number format of the peak."""
-    bandwidths, peaks = device.bandwidths(), device.peaks()
+    bandwidths, peaks = device.bandwidths(threads), device.peaks(threads)
     if not bandwidths or not peaks:
         missing = "memory bandwidth" if not bandwidths else "peak"
         raise ValueError(f"device {name!r} has no {missing}; measure it, or leave the device out")
@@ -139,6 +143,7 @@ def roofline_chart(
     level: str = "DRAM",
     all_levels: bool = False,
     threads: int | None = None,
+    name_ends: bool = False,
     title: str = "",
 ) -> Chart:
     """Returns the roofline of a machine with kernels on it as a `Chart`, to be shown with `plot`.
@@ -149,6 +154,7 @@ def roofline_chart(
         level: memory level of the solid slope.
         all_levels: also draw the slopes of the other levels, thin and dashed.
         threads: thread count of the limits (None: all that were measured).
+        name_ends: name only the first and the last kernel of a number format; the names between crowd a small screen.
         title: stands above the figure.
 
     Raises:
@@ -164,7 +170,7 @@ def roofline_chart(
     series: list[Line | Points] = []
     for number, (dtype, peak) in enumerate(peaks.items()):
         start = max(low, ridge(peak, bandwidths[level]))
-        series.append(Line([start, high], [peak, peak], f"{dtype}: {number_text(peak)} GOP/s", style=number))
+        series.append(Line([start, high], [peak, peak], f"{dtype}: {number_text(peak)} GOP/s", number, number > 1))
     others = [name for name in bandwidths if name != level] if all_levels else []
     for number, name in enumerate([level, *others]):
         end = min(high, ridge(max(peaks.values()), bandwidths[name]))
@@ -175,7 +181,7 @@ def roofline_chart(
         own = [p for p in points if p.dtype == dtype]
         if own:
             heights = [p.performance or attainable(p.intensity, peaks[dtype], bandwidths[level]) for p in own]
-            names = [p.name for p in own]
+            names = [p.name if not name_ends or p in (own[0], own[-1]) else "" for p in own]
             series.append(Points([p.intensity for p in own], heights, f"{dtype}, measured", number, names))
     x = Axis("intensity", "operations per byte", scale="log", range=(low, high))
     return Chart(series, x, Axis("speed", "GOP/s", scale="log"), title, height=360)

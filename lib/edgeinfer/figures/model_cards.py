@@ -94,8 +94,60 @@ def card(name: str, folder: Path | None = None) -> str:
         return f"The model `{name}` is not part of this copy; `make models` trains it."
     text = re.sub(r"\A---\n.*?\n---\n", "", path.read_text(encoding="utf-8"), flags=re.S).strip()
     text = re.sub(r"\A# .*\n+", "", text)
-    text = re.sub(r"(\d)%", "\\1\u00a0%", text)
+    weights = path.with_name("model.safetensors")
+    if weights.is_file():  # as many digits as the table of the family has
+        millions = f"{number_text(parameters(weights) / 1e6)} million parameters"
+        text = re.sub(r"[\d.]+ million parameters", millions, text)
+    text = re.sub(r"(?:^\|.*\n)+", lambda found: found[0] + _below_a_guess(found[0]), text, count=1, flags=re.M)
+    text = re.sub(r"^- ([a-z0-9 ]+): (.*)$", lambda found: "- " + _finding(found[1], found[2]), text, flags=re.M)
+    text = text.replace(
+        "its curve in `loss.svg`.", f"its curve in `loss.svg`, both in `lib/edgeinfer/models/shipped/{name}`."
+    )
+    text = re.sub(r"(\d) ?%", "\\1\u00a0%", text)
     # The log of the training is long and asked for by few: it is folded.
     log = r"^\*\*(Held-out loss)\*\* *(.*?):\n+((?:\|.*(?:\n|\Z))+)"
     text = re.sub(log, r":::{dropdown} \1 \2\n\3:::\n", text, flags=re.M)
     return re.sub(r"^#{1,6} +(.*?) *$", r"**\1**", text, flags=re.M)
+
+
+def _below_a_guess(rows: str) -> str:
+    """Says of a card's table in how many tasks the model is right less often than the guess that the row states."""
+    tasks = [(float(g), float(s)) for g, s in re.findall(r"guess[^:|]*: ([\d.]+) %\) \| ([\d.]+)%", rows)]
+    below = sum(score < guess for guess, score in tasks)
+    if not below:
+        return ""
+    return (
+        f"\nIn {below} of the {len(tasks)} tasks with a guess in percent it is right less often than the guess: "
+        "it has not learned them.\n"
+    )
+
+
+def _finding(name: str, value: str) -> str:
+    """Returns what only one kind of member has as a sentence; a name that is not known stays as the card has it."""
+    numbers = [float(number) for number in re.findall(r"\d+\.\d+", value)]
+    if not numbers:
+        return f"{name}: {value}"
+    mean, least, most = sum(numbers) / len(numbers), min(numbers), max(numbers)
+    if name.startswith("accepted of "):
+        return f"Of {name.split()[-1]} tokens that it guesses in a row, the target accepts {value} on average."
+    if name == "zero share of the activation per layer":
+        return (
+            f"Of the activations inside a feed-forward network {100 * mean:.0f} % are zero on average, from "
+            f"{100 * least:.0f} % to {100 * most:.0f} % in the single layers."
+        )
+    if name == "share of choices per expert and layer":
+        experts = len(value.split("]")[0].split(","))
+        return (
+            f"An expert gets from {100 * least:.0f} % to {100 * most:.0f} % of the choices in its layer; an even load "
+            f"would be {number_text(100 / experts)} % for each of the {experts}."
+        )
+    if name == "mean weight of the first choice":
+        return (
+            f"The expert chosen first has a weight of {mean:.2f} on average, {least:.2f} to {most:.2f} in the layers."
+        )
+    if name == "held out loss per exit in nats":
+        exits = [f"{loss} after layer {layer}" for layer, loss in re.findall(r"(\d+): (\d+\.\d+)", value)]
+        return f"Held-out loss in nats per token, when it stops early and at the end: {', '.join(exits)}."
+    if name == "share of zero weights":
+        return f"Of the weights of its matrices {100 * mean:.0f} % are zero."
+    return f"{name}: {value}"

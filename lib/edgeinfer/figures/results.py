@@ -15,9 +15,10 @@ from typing import Any
 
 from edgeinfer.figures.charts import number_text
 from edgeinfer.measure.comparison import FORMAT as COMPARISON
-from edgeinfer.measure.comparison import Comparison
+from edgeinfer.measure.comparison import Comparison, Row
 
 MACHINE = "edgeinfer.machine/1"
+TIE = 0.02  # two programs whose speeds differ by less are as fast as each other
 
 
 @dataclass(frozen=True)
@@ -123,16 +124,32 @@ def _section(path: Path) -> Section:
 
 
 def in_short(result: Comparison) -> str:
-    """Returns the line above a table: the fastest contender, and the fastest one of the other side."""
-    rows = sorted(result.rows(), key=lambda row: row.seconds)
-    ours = {row.name: row.name.startswith(("this book", "edgeinfer")) for row in rows}
-    best = rows[0]
-    told = [f"Fastest: {best.name}, {number_text(best.ratio)} times as fast as {result.baseline}."]
-    other = next((row for row in rows if ours[row.name] != ours[best.name]), None)
-    if other is not None and other.name != result.baseline:
-        whose = "of others" if ours[best.name] else "of this book"
-        told.append(f"Fastest {whose}: {other.name}, {number_text(other.ratio)} times.")
+    """Returns the line above a table: the fastest contender by the table's speed-up, and that of the other side."""
+    rows = sorted((row for row in result.rows() if row.name != result.baseline), key=lambda row: -row.ratio)
+    ours = {row.name: row.name.startswith(("this book", "edgeinfer")) for row in result.rows()}
+    first = rows[0].name if rows and rows[0].ratio >= 1 - TIE else result.baseline
+    if first == result.baseline:
+        told = [f"Fastest: the baseline ({first})."]
+    elif _tied(rows[0]):
+        told = [f"A tie: {first} is {_equal(result.baseline)}."]
+    else:
+        told = [f"Fastest: {first}, {number_text(rows[0].ratio)} times as fast as {result.baseline}."]
+    other = next((row for row in rows if ours[row.name] != ours[first]), None)
+    # Where the baseline is the fastest of the other side, the ratio to it has said so.
+    if other is not None and (other.ratio > 1 or ours[result.baseline] == ours[first]):
+        whose = "of others" if ours[first] else "of this book"
+        name = other.name.removeprefix("this book: ")
+        speed = f"{number_text(other.ratio)} times"
+        told.append(f"Fastest {whose}: {name}, {_equal('the baseline') if _tied(other) else speed}.")
     return " ".join(told)
+
+
+def _tied(row: Row) -> bool:
+    return abs(row.ratio - 1) <= TIE
+
+
+def _equal(baseline: str) -> str:
+    return f"as fast as {baseline}, within {100 * TIE:.0f}\u00a0%"
 
 
 def describe_machine(machine: dict[str, Any]) -> str:
