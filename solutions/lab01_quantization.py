@@ -57,14 +57,18 @@ speed_up_4_bits = "nothing"
 #
 # ### Exercise 1: a grid for a matrix
 #
-# Round each weight to a multiple of a **scale**: weight ≈ scale · code. With b bits, one of which is the sign, codes
-# run from −(2^(b−1) − 1) to 2^(b−1) − 1; at 4 bits from −7 to 7. Choose the scale so that the weight of largest
+# Round each weight to a multiple of a **scale**: weight ≈ scale · code. With $b$ bits, one of which is the sign, codes
+# run from $-(2^{b-1} - 1)$ to $2^{b-1} - 1$; at 4 bits from −7 to 7. Choose the scale so that the weight of largest
 # magnitude gets the largest code.
 #
 # ```text
-# weights   -0.9  -0.31   0.0   0.42   1.4      4 bits: scale = 1.4 / 7 = 0.2
-# code        -4     -2     0      2     7      (-0.9 / 0.2 = -4.5 lies between two codes: either is right)
+# weights   -0.9  -0.31   0.0   0.42   1.4
+# code        -4     -2     0      2     7
+#
+# 4 bits: scale = 1.4 / 7 = 0.2
 # ```
+#
+# (−0.9 / 0.2 = −4.5 lies between two codes: either is right.)
 
 # %% id="quantize_symmetric" role="solution"
 def quantize_symmetric(weight, bits):
@@ -103,10 +107,11 @@ model = models.load("target")
 original = {name: w.numpy().copy() for name, w in model.linears().items()}
 layer = original["layers.3.mlp.gate_proj"]
 print(f"matrix of shape {layer.shape}")
+print("bits   relative error   weights that became 0")
 for bits in (8, 6, 5, 4, 3, 2):
     codes, scale = symmetric(layer, bits)
     zeros = float((codes == 0).mean())
-    print(f"{bits} bits: relative error {relative(codes * scale, layer):7.4f}   weights that became 0: {zeros:6.1%}")
+    print(f"{bits:4}   {relative(codes * scale, layer):14.4f}   {zeros:21.1%}")
 
 # %% [markdown] id="build_2"
 # ### Exercise 2: a grid for each group, with a zero point
@@ -198,9 +203,9 @@ for title, rounded in (("per tensor", per_tensor), ("per channel", per_channel),
     ladder[title] = [perplexity({n: rounded(w, bits) for n, w in original.items()}) for bits in widths]
 
 print(f"not quantized: perplexity {baseline:.2f}")
-print(f"{'bits':16}" + "".join(f"{bits:>10}" for bits in widths))
-for title, values in ladder.items():
-    print(f"{title:16}" + "".join(f"{value:10.2f}" for value in values))
+print("bits" + "".join(f"{title:>{len(title) + 2}}" for title in ladder))
+for bits, *values in zip(widths, *ladder.values(), strict=True):
+    print(f"{bits:4}" + "".join(f"{value:{len(title) + 2}.2f}" for title, value in zip(ladder, values, strict=True)))
 
 # %% id="ladder_plot" mystnb={"image": {"alt": "Perplexity against bits; smaller groups stay low for longer."}}
 _ = figures.plot(
@@ -260,8 +265,8 @@ figures.LiveFigure(
 # ### Exercise 3: multiply codes with codes
 #
 # Small weights are only half of the story. To be fast, the product itself has to be one of small integers. Let the
-# activations be codes as well, x = x_scale · x_code (symmetric, no zero point).
-# From here on x_k are those codes. Inside one group
+# activations be codes as well, $x = \mathrm{x\_scale} \cdot \mathrm{x\_code}$ (symmetric, no zero point).
+# From here on $x_k$ are those codes. Inside one group
 #
 # $$\begin{gathered}
 # \sum_k \text{scale}\,(c_k - z)\; \mathrm{x\_scale}\; x_k = \\[4pt]
@@ -302,12 +307,13 @@ put(original)
 calibration = {name: x.numpy() for name, x in model.capture_inputs(context).items()}
 x = calibration["layers.3.mlp.gate_proj"][200]
 x_codes, x_scale = symmetric(x[None], 8)
+print("error of y:  against decoded  against the original")
 for bits in (8, 4, 2):
     codes, scale, zero_point = groups(layer, bits, 64)
     y = matvec(codes, scale, zero_point, x_codes[0], x_scale)
     decoded = decode_groups(codes, scale, zero_point)
     same = relative(y, decoded @ (x_codes[0] * np.float32(x_scale)))
-    print(f"{bits} bits: from codes against decoded {same:.1e};  against the original {relative(y, layer @ x):.3f}")
+    print(f"{bits:4} bits    {same:15.1e}  {relative(y, layer @ x):20.3f}")
 
 # %% [markdown] id="outliers_text"
 # ### Outliers
@@ -467,9 +473,10 @@ def second_order(w, inputs, bits, damping=0.01):
 seen = calibration["layers.3.mlp.gate_proj"]
 nearest = kernels.quantize_per_channel(layer, 3).dequantize()
 compensated = second_order(layer, seen, 3)
+print("error of       the weights   the output")
 for title, w in (("nearest", nearest), ("second order", compensated)):
     output = relative(seen @ w.T, seen @ layer.T)
-    print(f"{title:13} error of the weights {relative(w, layer):.3f}   error of the output {output:.3f}")
+    print(f"{title:12}   {relative(w, layer):11.3f}   {output:10.3f}")
 
 # %% [markdown] id="second_order_model_text"
 # Then the whole model, in groups of 64: rounded to nearest, with your activation-aware scaling, and with the library's

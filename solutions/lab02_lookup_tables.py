@@ -54,8 +54,8 @@ table_speed_over_instruction_speed = "nothing"
 # A code of `bits` bits is a sum of single bits: code = b0 + 2·b1 + 4·b2 + … All the b0 of a matrix form plane 0, all
 # the b1 plane 1, and so on.
 #
-# Now look at one plane and one row, and read g neighbouring bits at once. They form a number from 0 to 2^g − 1. That
-# number will be an index into a table. The first weight of the run is the lowest bit.
+# Now look at one plane and one row, and read $g$ neighbouring bits at once. They form a number from 0 to $2^g - 1$.
+# That number will be an index into a table. The first weight of the run is the lowest bit.
 #
 # | weights 0 … 3 of a run | plane 0 | plane 1 |
 # | --- | --- | --- |
@@ -327,12 +327,13 @@ print("back again:", bool((unpack5(packed, 640) == trits).all()))
 #
 # $$w \approx \alpha_0 s_0 + \alpha_1 s_1 + \dots, \quad s_b \in \{-1, +1\}$$
 #
-# so the levels need not be equally spaced. (Uniform codes are the special case α_b = scale · 2^b / 2 plus an offset.)
+# so the levels need not be equally spaced. (Uniform codes are the special case
+# $\alpha_b = \text{scale} \cdot 2^b / 2$, plus an offset.)
 #
 # How to find the scales of one row of weights:
 # - **Greedy start.** r = w. Then for each plane: s = sign of r (take + for 0), α = mean of |r|, and r loses α s.
 # - **Alternate**, `rounds` times: keep the signs and refit **all** scales together (least squares); then keep the
-#   scales and give each weight the nearest of the 2^bits sums.
+#   scales and give each weight the nearest of the $2^{\text{bits}}$ sums.
 #
 # Two planes can be equal (a row of equal weights): then a plain `solve` fails; `np.linalg.lstsq` and `np.linalg.pinv`
 # do not.
@@ -395,7 +396,7 @@ for name, values in errors.items():
 _ = figures.plot(
     figures.Chart(
         [figures.Line([2, 3, 4], values, name, style=i) for i, (name, values) in enumerate(errors.items())],
-        figures.Axis("bits per weight", "scales not counted"),
+        figures.Axis("bits per weight", "scales not counted", whole=True),
         figures.Axis("relative error of the weights", scale="log"),
         "The same bits, three codes",
     )
@@ -530,7 +531,7 @@ _ = figures.plot(
             figures.Points([1, 2, 3, 4], lookup_ms, style=0),
             figures.Points([2, 4], dot_ms, "dot-product instruction", style=1),
         ],
-        figures.Axis("bits per weight"),
+        figures.Axis("bits per weight", whole=True),
         figures.Axis("time per product", "ms", range=(0, 1.15 * max(lookup_ms + dot_ms))),
         "Cost against bits, one thread, weights from memory",
     )
@@ -556,32 +557,34 @@ _ = measure.roofline(limits, points, title="One product per token: how near is e
 #
 # Answer in five to ten sentences, with your own numbers from above.
 #
-# 1. Why is the time of the look-up product (nearly) proportional to the bits, and why is a dot-product kernel's time
-#    not always?
-# 2. Where does the table lose on this machine, and what would have to be different for it to win? Think of a processor
-#    without a dot-product instruction, and of one bit.
+# 1. The time of the look-up product is nearly a straight line over the bits. Why a line, and why does it not pass
+#    through zero? And why does a dot-product kernel's time not simply follow the bits?
+# 2. Where does the table lose on this machine, if anywhere, and what would have to be different for it to win? Think
+#    of a processor without a dot-product instruction, and of one bit.
 # 3. The tables were rounded to int8. What does this buy, and what can go wrong with the sums?
 #
 # | points | for |
 # | --- | --- |
-# | 1 | each plane is one pass over N·K/g look-ups, whatever the codes mean; the bytes are proportional as well |
+# | 1 | each plane is one pass over N·K/g look-ups, and its bytes; tables and scales cost the same at every width |
 # | 1 | the dot product unpacks any code to a byte first: the same arithmetic at all widths, only the bytes shrink |
-# | 1 | names the winner at 1, 2 and 4 bits from the measured numbers, with a reason |
+# | 1 | names the winner at 2 and 4 bits from the measured numbers, with a reason, and says what to expect at 1 bit |
 # | 1 | int8 entries let one instruction look up 64; sums need more bits; all rows share the rounding error |
 
 # %% [markdown] id="explain" role="written" points=4
 # ### BEGIN SOLUTION
-# **Model answer.** (1) A plane costs one look-up for every g weights, and planes are added up, so both the look-ups
-# and the bytes of the planes grow in proportion to the bits; building the tables is the same small cost at any width.
-# A dot-product kernel first expands a code to a byte and then multiplies bytes: its arithmetic does not shrink with
-# the bits, only its traffic does. When it is bound by memory it follows the bytes; when it is bound by unpacking it
-# does not. (2) The table needs one pass per bit where a dot-product instruction of 64 bytes needs one for all, so
-# more bits favour the instruction, and one bit favours the table, because a look-up still does four weights at once;
-# where they cross, the measured numbers say. Without such an instruction a dot product takes several steps for each
-# vector and the table wins at all of these widths. (3) 16 entries of one byte fit into a vector register, so that one
-# shuffle looks up many at once, and half the table is the mirror of the other. One int8 look-up is at most 127, so a
-# sum of a few already leaves the byte: it must be widened (16 or 32 bits). The rounding error of an entry goes into
-# every row that looks it up.
+# **Model answer.** (1) A plane costs one look-up for every g weights, and planes are added up, so both the look-ups and
+# the bytes of the planes grow in proportion to the bits: each bit adds the same time, which is the slope. Building the
+# tables, applying the scales and the call itself take the same time at any width: that is the start, so half the bits
+# take more than half of the time. A dot-product kernel first expands a code to a byte and then multiplies bytes: its
+# arithmetic does not shrink with the bits, only its traffic does. When it is bound by memory it follows the bytes; when
+# it is bound by unpacking it does not. (2) The table needs one pass per bit where a dot-product instruction of 64 bytes
+# needs one for all, so by the count of passes few bits favour the table. But the dot product, too, gets faster when
+# fewer bytes come, and the table keeps its start; which of the two effects is larger, the measured numbers at 2 and 4
+# bits say. No dot product of one bit was timed: a reasoned expectation is enough, such as to follow the trend. Without
+# such an instruction a dot product takes several steps for each vector, and the table has an easier rival. (3) 16
+# entries of one byte fit into a vector register, so that one shuffle looks up many at once, and half the table is the
+# mirror of the other. One int8 look-up is at most 127, so a sum of a few already leaves the byte: it must be widened
+# (16 or 32 bits). The rounding error of an entry goes into every row that looks it up.
 #
 # **Rubric.** One point each as in the table above; the numbers must be the student's own.
 # ### END SOLUTION
@@ -594,7 +597,7 @@ _ = measure.roofline(limits, points, title="One product per token: how near is e
 # - **A batch.** Tables belong to one token. What happens to the table additions per product with 16 tokens, and what
 #   to the dot-product kernel? This is why T-MAC (the
 #   look-up kernel this lab follows) shines in decoding, less in prefill.
-# - **Ternary tables.** TeLLMe looks up 3^g sums instead of 2^g. Write that product:
+# - **Ternary tables.** TeLLMe looks up $3^g$ sums instead of $2^g$. Write that product:
 #   `lookup_steps.ternary_lookup_matvec` has one to compare with.
 # - **Non-uniform codes.** Give `lut_matvec` a scale for each plane and feed it your binary coding: LUT-GEMM.
 # - **A better start.** Uniform codes are binary codes, too. Start the alternation from their planes instead of the

@@ -53,7 +53,7 @@ def test_open_row_wins_at_8_bits_and_loses_at_1_bit():
 
 def test_the_comparison_holds_all_contenders_and_their_results_agree():
     times = va1_lookup.lookup_against_others(side=256, rounds=3, cold_bytes=1 << 16, max_seconds=1.0)
-    assert {f"look-up, {b} bits" for b in (1, 2, 3, 4)} <= set(times.times)
+    assert {f"look-up, {b} bit{'s' * (b > 1)}" for b in (1, 2, 3, 4)} <= set(times.times)
     assert times.baseline == "dequantize, 4 bits" and len(times.times) == 8
 
 

@@ -111,7 +111,8 @@ def lookup_against_others(
     quantized = {bits: kernels.quantize_groupwise(weight, bits, 128, symmetric=False) for bits in (2, 3, 4)}
     planes = {1: lookup.quantize_sign(weight, 128)} | {b: lookup.pack_lookup(q) for b, q in quantized.items()}
     for bits, packed in planes.items():
-        add(f"look-up, {bits} bits", lambda w: lookup.lookup_matmul(w, x), packed, "data", packed.nbytes)
+        name = f"look-up, {bits} bit{'s' * (bits > 1)}"
+        add(name, lambda w: lookup.lookup_matmul(w, x), packed, "data", packed.nbytes)
     for bits in (2, 4):
         q, dot = quantized[bits], kernels.pack(quantized[bits])
         add(f"dot product, {bits} bits", lambda w: kernels.matmul(w, x), dot, "data", dot.nbytes)
@@ -172,7 +173,7 @@ def t_mac() -> Evidence:
             "modelled",
             "4096 x 4096: what the mistake costs",
         ),
-        Result("time at 4 bits over 1 bit", speed("look-up, 1 bits", "look-up, 4 bits"), "x", "measured", note),
+        Result("time at 4 bits over 1 bit", speed("look-up, 1 bit", "look-up, 4 bits"), "x", "measured", note),
         Result("time at 4 bits over 2 bits", speed("look-up, 2 bits", "look-up, 4 bits"), "x", "measured", note),
         Result("speed over dequantize-then-multiply, 2 bits", against_dequantize, "x", "measured", note),
         Result(
@@ -373,9 +374,15 @@ def lut_based_pim() -> Evidence:
         Result("fewest bits at which the open row is faster than bit-serial", first_faster, "bits", "simulated"),
         Result("fewest bits at which it takes less energy", first_frugal, "bits", "simulated"),
     ]
-    holds = all(r[8].time_ns > opened[8].time_ns and r[8].energy_pj > opened[8].energy_pj for r in (serial, sweep))
+    faster = [r[8].time_ns / opened[8].time_ns for r in (serial, sweep)]
+    frugal = [r[8].energy_pj / opened[8].energy_pj for r in (serial, sweep)]
+    behind = sum(known[b].ns_per_product < opened[b].ns_per_product for b in opened)
+    # Half of the paper's 8.5 in speed and of its 6.9 in energy, as means over the two rivals, would count as found.
+    holds = math.sqrt(math.prod(faster)) > 8.5 / 2 and math.sqrt(math.prod(frugal)) > 6.9 / 2
     reason = (
-        "In this model the open row wins by its few activations, far more in energy than in time; a bit-serial design "
-        "that skips the zero bits of a known operand is still faster at 8 bits, because a row holds two tables only."
+        f"In this model, at 8 bits, the open row takes {frugal[0]:.1f} and {frugal[1]:.1f} times less energy than "
+        f"bit-serial arithmetic and the sweep, for it activates few rows. It is {faster[0]:.1f} and {faster[1]:.1f} "
+        f"times as fast, where the paper has 8.5 on average. Bit-serial arithmetic that skips the zero bits of a known "
+        f"operand is faster than the open row at {behind} of {len(opened)} widths. One bank, round assumptions."
     )
     return Evidence(claim, results, bool(holds and not wrong), reason)
