@@ -157,7 +157,7 @@ def main() -> None:
         if theirs:
             spans["transformers generate, padded batches"] = theirs[1:]
             differ = sum(a != b for a, b in zip(answers, same[0], strict=True))
-            counted.append(f"{differ} of {len(answers)} answers of transformers differ from ours.")
+            counted.append(f"{differ or 'None'} of the {len(answers)} answers of transformers differ from ours.")
         title = f"{options.requests} requests, {name}"
         comparisons[f"{title}: time until all are served"] = comparison(spans)
         latencies = {kind: [run.latency for run in runs] for kind, runs in rounds.items()}
