@@ -52,13 +52,14 @@ START_TABBING = """
 () => {
   const main = document.querySelector('main');
   const kinds = 'a[href],button,input,select,textarea,summary,[tabindex="0"]';
-  const wanted = Array.from(main.querySelectorAll(kinds)).filter(
-    e => !e.disabled && e.tabIndex >= 0 && e.checkVisibility({visibilityProperty: true}));
+  const shown = e => e.checkVisibility({visibilityProperty: true});
+  const wanted = Array.from(main.querySelectorAll(kinds)).filter(e => !e.disabled && e.tabIndex >= 0 && shown(e));
   const name = e => e.id || e.outerHTML.slice(0, 120);
   window.reached = new Set();
   window.unseen = [];
   window.left = false;
-  window.unreached = () => wanted.filter(e => !window.reached.has(e)).map(name);
+  // The list of sections unfolds the one that is read and folds it again while Tab walks on.
+  window.unreached = () => wanted.filter(e => !window.reached.has(e) && shown(e)).map(name);
   document.addEventListener('focusin', event => {
     const e = event.target, style = getComputedStyle(e);
     if (!main.contains(e)) { window.left = true; return; }
